@@ -1,0 +1,176 @@
+"""The backbones: networks of `keras.applications`, without their classifier.
+
+To add one, add a line to BACKBONES; tests/test_common_backbones.py checks it. Every network is
+built to take RGB images from 0 to 255: its own `preprocess_input` is part of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from stages.common import demo_backbone
+from stages.common.command_line import UserError
+from stages.common.keras_quiet import keras
+
+apps = keras.applications
+
+Pooling = Literal["avg", "max"]
+POOLINGS: tuple[Pooling, ...] = ("avg", "max")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network: how to build it, its facts, and where fine-tuning begins by default."""
+
+    constructor: Callable[..., keras.Model]
+    module: ModuleType
+    """Module that holds the network's `preprocess_input`."""
+    size: int
+    """Side of the square input it was trained on, in pixels."""
+    width: int
+    """Number of features after pooling."""
+    unfreeze: str
+    """First layer that fine-tuning trains, unless told otherwise."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the constructor."""
+
+
+BACKBONES = {
+    "vgg16": Backbone(apps.VGG16, apps.vgg16, 224, 512, "block5_conv1"),
+    "vgg19": Backbone(apps.VGG19, apps.vgg19, 224, 512, "block5_conv1"),
+    "inception_v3": Backbone(apps.InceptionV3, apps.inception_v3, 299, 2048, "mixed8"),
+    "xception": Backbone(apps.Xception, apps.xception, 299, 2048, "block13_sepconv1_act"),
+    "resnet50": Backbone(apps.ResNet50, apps.resnet50, 224, 2048, "conv5_block1_1_conv"),
+    "mobilenet": Backbone(apps.MobileNet, apps.mobilenet, 224, 1024, "conv_dw_12"),
+    "mobilenet_v2": Backbone(apps.MobileNetV2, apps.mobilenet_v2, 224, 1280, "block_13_expand"),
+    "mobilenet_v2_035": Backbone(
+        apps.MobileNetV2, apps.mobilenet_v2, 224, 1280, "block_13_expand", {"alpha": 0.35}
+    ),
+    "mobilenet_v3_large": Backbone(
+        apps.MobileNetV3Large, apps.mobilenet_v3, 224, 960, "expanded_conv_12_expand"
+    ),
+    "densenet121": Backbone(apps.DenseNet121, apps.densenet, 224, 1024, "conv5_block1_0_bn"),
+    "efficientnet_v2_b0": Backbone(
+        apps.EfficientNetV2B0, apps.efficientnet_v2, 224, 1280, "block6a_expand_conv"
+    ),
+    "efficientnet_v2_s": Backbone(
+        apps.EfficientNetV2S, apps.efficientnet_v2, 384, 1280, "block6a_expand_conv"
+    ),
+    "convnext_tiny": Backbone(
+        apps.ConvNeXtTiny, apps.convnext, 224, 768, "convnext_tiny_downsampling_block_2"
+    ),
+    "demo_backbone": Backbone(demo_backbone.DemoBackbone, demo_backbone, 96, 256, "block2_out"),
+}
+"""Every backbone by its name in params.yaml."""
+
+SHIPPED_WEIGHTS = {"demo_backbone": Path("stages/common/demo_backbone.weights.h5")}
+"""Pretrained weights that the repository holds; all others are Keras's to get."""
+
+
+def build(name: str, size: int, weights: str | None = None) -> keras.Model:
+    """Build a backbone from images, (n, size, size, 3) from 0 to 255, to its last feature map.
+
+    `weights` is what the Keras constructor takes: None for random ones by Keras's global seed,
+    `imagenet` for the published ones. Preprocessing is part of the network.
+    """
+    backbone = BACKBONES[name]
+    image = keras.Input((size, size, 3), name="image")
+    return backbone.constructor(
+        include_top=False,
+        weights=weights,
+        input_tensor=backbone.module.preprocess_input(image),
+        name=name,
+        **backbone.options,
+    )
+
+
+def load_weights(backbone: keras.Model, path: Path) -> None:
+    """Load a `.weights.h5` file; raises UserError naming it when it does not fit the network."""
+    try:
+        backbone.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} does not fit {backbone.name} ({reason}); make it anew by "
+            "`dvc repro --force weights`"
+        ) from error
+
+
+def pooling_layer(pooling: Pooling) -> keras.layers.Layer:
+    """The layer that makes (n, features) of a feature map (n, height, width, features)."""
+    layers = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+    return layers[pooling](name="pool", dtype="float32")
+
+
+def first_unfrozen(backbone: keras.Model, unfreeze: str) -> int:
+    """Position in `backbone.layers` of the first layer that fine-tuning trains.
+
+    `unfreeze` is `auto` (the registry's layer), a number N (the last N layers), or a layer's name.
+    Raises UserError for a name or number that the network does not have.
+    """
+    names = [layer.name for layer in backbone.layers]
+    if unfreeze == "auto":
+        unfreeze = BACKBONES[backbone.name].unfreeze
+    if unfreeze.isdecimal() and int(unfreeze) <= len(names):
+        return len(names) - int(unfreeze)
+    if unfreeze in names:
+        return names.index(unfreeze)
+    near = ", ".join(get_close_matches(unfreeze, names, 3, 0)) or names[-1]
+    raise UserError(
+        f"finetune.unfreeze: {backbone.name} has no layer {unfreeze!r}; give auto, a number of "
+        f"last layers up to {len(names)}, or a name such as {near}"
+    )
+
+
+def cut_before(backbone: keras.Model, position: int) -> keras.KerasTensor:
+    """The last tensor before layer number `position` through which everything passes.
+
+    All layers from `position` on lie between it and the network's output, so that what is above can
+    be trained from its cached values. It may lie lower than the layer, where the network branches.
+    """
+    operations = backbone.operations
+    order = {id(operation): number for number, operation in enumerate(operations)}
+    last_use = [0] * len(operations)
+    for number, operation in enumerate(operations):
+        for tensor in keras.tree.flatten(operation.input):
+            source = order[id(tensor._keras_history.operation)]
+            last_use[source] = max(last_use[source], number)
+    end = order[id(backbone.layers[position])]
+    reach, cut = 0, operations[0]
+    for number, operation in enumerate(operations[:end]):
+        if reach <= number:
+            cut = operation
+        reach = max(reach, last_use[number])
+    return cut.output
+
+
+def cut_for(
+    backbone: keras.Model, unfreeze: str, batch_norm: Literal["frozen", "train"]
+) -> keras.KerasTensor | None:
+    """The tensor under which fine-tuning leaves everything as it is; None if nothing is unfrozen.
+
+    Where batch norm trains, in every layer that there is, it is the network's input.
+    """
+    position = first_unfrozen(backbone, unfreeze)
+    if position == len(backbone.layers):
+        return None
+    return cut_before(backbone, position) if batch_norm == "frozen" else backbone.input
+
+
+def freeze(
+    backbone: keras.Model, unfreeze: str, batch_norm: Literal["frozen", "train"], momentum: float
+) -> None:
+    """Set which layers of the backbone train: those from `unfreeze` on.
+
+    Batch norm is the exception: `frozen` uses its stored statistics everywhere, `train` trains
+    it everywhere with `momentum`.
+    """
+    position = first_unfrozen(backbone, unfreeze)
+    for number, layer in enumerate(backbone.layers):
+        layer.trainable = number >= position
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = batch_norm == "train"
+            layer.momentum = momentum

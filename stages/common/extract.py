@@ -1,0 +1,91 @@
+"""Running a frozen network over every image of a set, in every view, into one array file."""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
+from stages.common.command_line import Parser, UserError, number, one_of
+from stages.common.files import replacing
+from stages.common.images import CROPS, VIEWS, Pixels
+from stages.common.keras_quiet import keras
+from stages.common.options import add_run_options
+from stages.common.precision import PRECISIONS, Precision, choose_precision, set_precision
+from stages.common.progress import progress_bar
+
+MIN_SIDE, MAX_SIDE = 32, 1024
+BATCH_SIZE = 32
+"""Images a step; larger ones were no faster on CPUs, and take more memory."""
+
+
+def add_image_options(parser: Parser) -> None:
+    """Add `--set`, `--backbone` and what the section `features` of params.yaml holds."""
+    add_run_options(parser)
+    parser.add_argument("--image_size", type=_side, required=True)
+    parser.add_argument("--crop", type=one_of(CROPS, "features.crop"), required=True)
+    parser.add_argument("--pooling", type=one_of(POOLINGS, "features.pooling"), required=True)
+    parser.add_argument(
+        "--views", type=one_of([*VIEWS], "view in features.views"), nargs="+", required=True
+    )
+    parser.add_argument("--precision", type=one_of(PRECISIONS, "features.precision"), required=True)
+
+
+def _side(text: str) -> int:
+    return 0 if text == "native" else int(number(int, MIN_SIDE, MAX_SIDE)(text))
+
+
+def image_side(options: argparse.Namespace) -> int:
+    """Side of the square images in pixels; `native` is the size the backbone was trained on."""
+    return int(options.image_size) or BACKBONES[options.backbone].size
+
+
+def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tuple[keras.Model, str]:
+    """Build the backbone in the precision that `asked` comes to, with the weights of a file.
+
+    Returns the network and the precision. Raises UserError when the file does not fit.
+    """
+    backbone = build(name, size)
+    precision = choose_precision(asked, backbone)
+    if precision != "float32":
+        set_precision(precision)
+        backbone = build(name, size)
+    load_weights(backbone, weights)
+    return backbone, precision
+
+
+def extract(
+    network: Callable[[Pixels], NDArray[Any]],
+    batches: Iterator[tuple[NDArray[np.int64], Pixels]],
+    count: int,
+    views: Sequence[str],
+    dtype: DTypeLike,
+    path: Path,
+) -> None:
+    """Write `network`'s values of every image in every view to `path`, a .npy file.
+
+    `batches` gives positions (n,) and images (n, size, size, 3); the file's shape is
+    (count, views, ...), its rows in the order of the positions. Memory does not grow with `count`.
+    Raises UserError when a value does not fit `dtype`.
+    """
+    array = None
+    with replacing(path) as temporary, progress_bar(total=count, unit=" images") as bar:
+        for positions, images in batches:
+            values = np.stack([network(VIEWS[view](images)) for view in views], axis=1)
+            if array is None:
+                array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+                    temporary, mode="w+", dtype=dtype, shape=(count, *values.shape[1:])
+                )
+            with np.errstate(over="ignore"):
+                array[positions] = values.astype(dtype)
+            if not np.isfinite(array[positions]).all():
+                raise UserError(
+                    f"activations up to {np.abs(values).max():g} do not fit {np.dtype(dtype)} in "
+                    f"{path}; set features.precision to float32"
+                )
+            bar.update(len(positions))
+        if array is not None:
+            array.flush()

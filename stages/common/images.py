@@ -1,0 +1,97 @@
+"""Images: out of the archive, into squares of pixels, seen in several views."""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from stages.common.command_line import UserError
+
+Crop = Literal["center", "none"]
+CROPS: tuple[Crop, ...] = ("center", "none")
+
+Pixels = NDArray[np.uint8]
+
+VIEWS: dict[str, Callable[[Pixels], Pixels]] = {
+    "plain": lambda images: images,
+    "mirror": lambda images: images[..., ::-1, :],
+}
+"""Each view maps images (..., height, width, 3) to images of the same shape."""
+
+
+def decode(data: bytes, size: int, crop: Crop) -> Pixels:
+    """Decode one picture to RGB, shape (size, size, 3), uint8.
+
+    `center` takes the largest centred square, `none` squeezes the whole picture. Scaling is
+    bilinear with antialiasing. A JPEG that is far larger is decoded at a reduced scale, never below
+    twice the size. Raises ValueError when the data are not a picture that can be read.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            file.draft("RGB", (2 * size, 2 * size))
+            image = ImageOps.exif_transpose(file).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side) if crop == "center" else (0, 0, width, height)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def read_members(archive: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    """Stream the members called `names` out of a .tar.gz: (position in `names`, bytes).
+
+    They come in the archive's order, each once. Nothing is unpacked to the disk. Raises UserError
+    when the archive cannot be read to its end or lacks one of them.
+    """
+    positions = {name: position for position, name in enumerate(names)}
+    try:
+        with tarfile.open(archive, "r|gz") as tar:
+            for member in tar:
+                position = positions.pop(member.name, None) if member.isfile() else None
+                file = tar.extractfile(member) if position is not None else None
+                if position is not None and file is not None:
+                    yield position, file.read()
+                if not positions:
+                    return
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(
+            f"{archive} cannot be read ({error}); delete it and download again"
+        ) from error
+    missing = min(positions)
+    raise UserError(f"{archive} lacks {missing} and {len(positions) - 1} more; download it again")
+
+
+def decode_all(
+    archive: Path, names: Sequence[str], size: int, crop: Crop, batch_size: int
+) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
+    """Decode the members called `names` on all cores, ahead of their use.
+
+    Yields batches: positions in `names`, shape (n,), and images, shape (n, size, size, 3), with n
+    at most `batch_size`. Raises UserError naming the member that is not a picture.
+    """
+
+    def decode_one(item: tuple[int, bytes]) -> tuple[int, Pixels]:
+        position, data = item
+        try:
+            return position, decode(data, size, crop)
+        except ValueError as error:
+            raise UserError(
+                f"{names[position]} in {archive} is not a readable picture: {error}"
+            ) from error
+
+    members = read_members(archive, names)
+    with ThreadPoolExecutor() as pool:
+        ahead = pool.map(decode_one, islice(members, batch_size))
+        while decoded := list(ahead):
+            ahead = pool.map(decode_one, islice(members, batch_size))
+            positions, images = zip(*decoded, strict=True)
+            yield np.array(positions), np.stack(images)

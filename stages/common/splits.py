@@ -1,0 +1,33 @@
+"""Reading of the table that the split stage writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.common.files import read_csv
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """Name, label (from 0) and part of every image of a set, in the set's order."""
+
+    images: list[str]
+    labels: NDArray[np.int64]
+    parts: list[str]
+
+    @property
+    def reported_part(self) -> str:
+        """The part whose figures are reported: `test` where the protocol has one, else `val`."""
+        return "test" if "test" in self.parts else "val"
+
+
+def read_split(path: Path) -> SplitTable:
+    """Read `data/splits/SET.csv`."""
+    rows = read_csv(path)
+    return SplitTable(
+        [row["image"] for row in rows],
+        np.array([int(row["label"]) for row in rows]),
+        [row["part"] for row in rows],
+    )

@@ -1,0 +1,63 @@
+"""Extract pooled features of every image, in every view, with a frozen backbone.
+
+    python -m stages.features --set flowers17 --backbone vgg19 --image_size native --crop center \
+        --pooling avg --views plain mirror --precision auto
+
+Images are streamed out of the archive; nothing is unpacked.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.common.backbones import BACKBONES, pooling_layer
+from stages.common.command_line import Parser, run
+from stages.common.extract import BATCH_SIZE, add_image_options, extract, image_side, load_backbone
+from stages.common.files import read_json, write_json
+from stages.common.images import decode_all
+from stages.common.keras_quiet import keras
+from stages.common.sets import SETS
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options and write the features and what they are."""
+    parser = Parser(__doc__)
+    add_image_options(parser)
+    options = parser.parse_args(arguments)
+    image_set = SETS[options.set]
+    archive = Path("data/raw", image_set.name, image_set.archive)
+    size = image_side(options)
+
+    backbone, precision = load_backbone(
+        options.backbone,
+        size,
+        Path(f"data/weights/{options.backbone}.weights.h5"),
+        options.precision,
+    )
+    network = keras.Model(backbone.input, pooling_layer(options.pooling)(backbone.output))
+    network.compile(jit_compile=False)
+    print(f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}")
+
+    path = Path("data/features", image_set.name, f"{options.backbone}.npy")
+    batches = decode_all(archive, image_set.image_names, size, options.crop, BATCH_SIZE)
+    extract(network.predict_on_batch, batches, image_set.images, options.views, "float32", path)
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "set": image_set.name,
+            "backbone": options.backbone,
+            "images": read_json(archive.with_name("source.json")),
+            "weights": read_json(Path(f"data/weights/{options.backbone}.json")),
+            "features": {
+                "image_size": size,
+                "crop": options.crop,
+                "views": options.views,
+                "pooling": options.pooling,
+                "precision": precision,
+                "width": BACKBONES[options.backbone].width,
+            },
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,81 @@
+"""Compute, once for every image and view, the part of the network that fine-tuning leaves as it is.
+
+    python -m stages.prefix --set flowers17 --backbone vgg19 --unfreeze auto --batch_norm frozen \
+        --image_size native --crop center --pooling avg --views plain mirror --precision auto
+
+Writes the activations at the cut. Where batch norm trains nothing under it is constant, so the cut
+is the input and what is written is the decoded pixels. With `--unfreeze 0` nothing is to be
+trained, and the file is empty.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.backbones import cut_for
+from stages.common.command_line import Parser, run
+from stages.common.extract import BATCH_SIZE, add_image_options, extract, image_side, load_backbone
+from stages.common.files import read_json, replacing, write_json
+from stages.common.images import decode_all
+from stages.common.keras_quiet import keras
+from stages.common.options import add_unfreeze_options
+from stages.common.sets import SETS
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options and write the activations and what they are."""
+    parser = Parser(__doc__)
+    add_image_options(parser)
+    add_unfreeze_options(parser)
+    options = parser.parse_args(arguments)
+    image_set = SETS[options.set]
+    archive = Path("data/raw", image_set.name, image_set.archive)
+    size = image_side(options)
+    path = Path("data/prefix", image_set.name, f"{options.backbone}.npy")
+
+    backbone, precision = load_backbone(
+        options.backbone,
+        size,
+        Path(f"data/weights/{options.backbone}.weights.h5"),
+        options.precision,
+    )
+    cut = cut_for(backbone, options.unfreeze, options.batch_norm)
+    if cut is None:
+        print("nothing is unfrozen: there is no prefix to compute")
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.empty(0, np.float16))
+    else:
+        pixels = cut is backbone.input
+        dtype = "uint8" if pixels else "float32" if options.precision == "float32" else "float16"
+        print(
+            f"{image_set.images} images, up to {cut.name}, {cut.shape[1:]} as {dtype}, {precision}"
+        )
+        network = keras.Model(backbone.input, cut)
+        network.compile(jit_compile=False)
+        batches = decode_all(archive, image_set.image_names, size, options.crop, BATCH_SIZE)
+        extract(
+            (lambda images: images) if pixels else network.predict_on_batch,
+            batches,
+            image_set.images,
+            options.views,
+            dtype,
+            path,
+        )
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "images": read_json(archive.with_name("source.json")),
+            "weights": read_json(Path(f"data/weights/{options.backbone}.json")),
+            "image_size": size,
+            "crop": options.crop,
+            "views": options.views,
+            "precision": precision,
+            "unfreeze": options.unfreeze,
+            "batch_norm": options.batch_norm,
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,135 @@
+"""Decide which images train, which validate and, where the protocol has them, which test.
+
+    python -m stages.split --set flowers17 --protocol stratified --fraction 0.2 --seed 42 --fold 1
+
+Writes `data/splits/SET.csv`: image, label (from 0), class name, part.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from stages.common.command_line import Parser, UserError, number, one_of, run
+from stages.common.files import write_csv
+from stages.common.sets import SETS, ImageSet, read_labels, read_mat
+
+PROTOCOLS = ("stratified", "official", "ordered")
+COLUMNS = ("image", "label", "class", "part")
+
+Labels = NDArray[np.int64]
+Parts = NDArray[np.str_]
+
+
+def stratified(labels: Labels, fraction: float, seed: int) -> Parts:
+    """`train` or `val` for each image: scikit-learn's stratified split of the file order.
+
+    With fraction 0.2 and seed 42 it is the split that the article used. Raises UserError when a
+    class or part would be too small to be split.
+    """
+    try:
+        _, val = train_test_split(
+            np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels
+        )
+    except ValueError as error:
+        raise UserError(f"split.fraction {fraction} leaves no stratified split: {error}") from error
+    parts = np.full(len(labels), "train", dtype="<U5")
+    parts[val] = "val"
+    return parts
+
+
+def ordered(labels: Labels, first: int) -> Parts:
+    """`train` for the first `first` images of each class in file order, `val` for the others."""
+    parts = np.full(len(labels), "val", dtype="<U5")
+    for label in np.unique(labels):
+        parts[np.flatnonzero(labels == label)[:first]] = "train"
+    return parts
+
+
+def published(images: int, train: Labels, val: Labels, test: Labels) -> Parts:
+    """Parts from three lists of image numbers, counted from 1.
+
+    Raises UserError unless every image stands in exactly one of them.
+    """
+    numbers = np.concatenate([train, val, test])
+    if not np.array_equal(np.sort(numbers), np.arange(1, images + 1)):
+        raise UserError(
+            f"the published split names {len(np.unique(numbers))} of {images} images, "
+            f"{len(numbers)} times in all; download its file again"
+        )
+    parts = np.full(images, "train", dtype="<U5")
+    parts[val - 1] = "val"
+    parts[test - 1] = "test"
+    return parts
+
+
+def read_official(image_set: ImageSet, raw: Path, fold: int) -> Parts:
+    """The published parts of a set; `fold` chooses among the three of the 17 flowers.
+
+    Raises UserError when the set has none, or their file is not there.
+    """
+    if image_set.official_file is None:
+        raise UserError(
+            f"split.protocol: {image_set.name} has no official split; choose stratified or ordered"
+        )
+    keys = {
+        "setid.mat": ("trnid", "valid", "tstid"),
+        "datasplits.mat": (f"trn{fold}", f"val{fold}", f"tst{fold}"),
+    }[image_set.official_file]
+    path = raw / image_set.official_file
+    return published(image_set.images, *(read_mat(path, key) for key in keys))
+
+
+def choose_parts(
+    image_set: ImageSet,
+    labels: Labels,
+    raw: Path,
+    protocol: str,
+    fraction: float,
+    seed: int,
+    fold: int,
+) -> Parts:
+    """The part of every image by one of PROTOCOLS.
+
+    Raises UserError when the set does not have that protocol.
+    """
+    if protocol == "stratified":
+        return stratified(labels, fraction, seed)
+    if protocol == "official":
+        return read_official(image_set, raw, fold)
+    if image_set.ordered_train is None:
+        raise UserError(
+            f"split.protocol: ordered is for flowers17, {image_set.name} has no such order; "
+            "choose stratified or official"
+        )
+    return ordered(labels, image_set.ordered_train)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options, read the labels, write the split."""
+    parser = Parser(__doc__)
+    parser.add_argument("--set", type=one_of([*SETS], "set"), required=True)
+    parser.add_argument("--protocol", type=one_of(PROTOCOLS, "split.protocol"), required=True)
+    parser.add_argument("--fraction", type=number(float, 0.01, 0.99), required=True)
+    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
+    parser.add_argument("--fold", type=number(int, 1, 3), required=True)
+    options = parser.parse_args(arguments)
+
+    image_set = SETS[options.set]
+    raw = Path("data/raw", image_set.name)
+    labels = read_labels(image_set, raw)
+    parts = choose_parts(
+        image_set, labels, raw, options.protocol, options.fraction, options.seed, options.fold
+    )
+    names = [image_set.class_names[label] for label in labels]
+    rows = zip(image_set.image_names, labels, names, parts, strict=True)
+    write_csv(Path(f"data/splits/{image_set.name}.csv"), COLUMNS, rows)
+    counts = ", ".join(f"{count} {part}" for part, count in Counter(parts).items())
+    print(f"{image_set.name}, {options.protocol}: {counts}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,84 @@
+"""Get a backbone's weights: Keras's own, the mirror's, or random ones.
+
+    python -m stages.weights --backbone vgg19 --weights imagenet --seed 42
+
+Writes `data/weights/BACKBONE.weights.h5` and, beside it, where they came from.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from stages.common.backbones import BACKBONES, SHIPPED_WEIGHTS, build
+from stages.common.command_line import Parser, UserError, number, one_of, run
+from stages.common.files import replacing, sha256, write_json
+from stages.common.keras_quiet import keras
+from stages.common.mirror import find_in_mirror
+
+
+@contextmanager
+def keras_downloads() -> Iterator[list[dict[str, str]]]:
+    """Record every file that Keras gets while the block runs, the mirror's in place of a download.
+
+    Keras offers no hook for this, so its `get_file` is wrapped; what it checks it still checks.
+    """
+    downloads: list[dict[str, str]] = []
+    get_file = keras.utils.get_file
+
+    def get_from_mirror_or_network(fname: str, origin: str, **options: Any) -> str:
+        path = find_in_mirror(fname)
+        source = "keras" if path is None else "mirror"
+        try:
+            path = path or Path(get_file(fname, origin, **options))
+        except Exception as error:
+            raise UserError(
+                f"{origin} could not be reached or checked ({error}); put the file into the folder "
+                "that FLOWERS_MIRROR names, or set weights to random"
+            ) from error
+        downloads.append({"source": source, "file": fname, "sha256": sha256(path)})
+        return str(path)
+
+    with mock.patch("keras.src.utils.file_utils.get_file", get_from_mirror_or_network):
+        yield downloads
+
+
+def get_weights(name: str, weights: str, seed: int) -> tuple[keras.Model, dict[str, Any]]:
+    """Build the backbone with the weights asked for, and say where they came from.
+
+    Raises UserError when a file can be had neither from the mirror nor from the network.
+    """
+    size = BACKBONES[name].size
+    if weights == "random":
+        keras.utils.set_random_seed(seed)
+        return build(name, size), {"source": "random", "seed": seed}
+    if name in SHIPPED_WEIGHTS:
+        backbone = build(name, size)
+        backbone.load_weights(SHIPPED_WEIGHTS[name])
+        return backbone, {"source": "demo", "sha256": sha256(SHIPPED_WEIGHTS[name])}
+    with keras_downloads() as downloads:
+        backbone = build(name, size, "imagenet")
+    return backbone, downloads[-1]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options and write the weights and their source."""
+    parser = Parser(__doc__)
+    parser.add_argument("--backbone", type=one_of([*BACKBONES], "backbone"), required=True)
+    parser.add_argument(
+        "--weights", type=one_of(["imagenet", "random"], "choice of weights"), required=True
+    )
+    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
+    options = parser.parse_args(arguments)
+
+    backbone, source = get_weights(options.backbone, options.weights, options.seed)
+    print(f"{options.backbone}: {source['source']} weights")
+    path = Path(f"data/weights/{options.backbone}.weights.h5")
+    with replacing(path) as temporary:
+        backbone.save_weights(temporary)
+    write_json(path.with_name(f"{options.backbone}.json"), source)
+
+
+if __name__ == "__main__":
+    run(main)
