@@ -15,7 +15,7 @@ from stages.common.backbones import BACKBONES, SHIPPED_WEIGHTS, build
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import replacing, sha256, write_json
 from stages.common.keras_quiet import keras
-from stages.common.mirror import find_in_mirror
+from stages.common.mirror import find_in_mirror, mirror_remedy
 
 
 @contextmanager
@@ -34,8 +34,8 @@ def keras_downloads() -> Iterator[list[dict[str, str]]]:
             path = path or Path(get_file(fname, origin, **options))
         except Exception as error:
             raise UserError(
-                f"{origin} could not be reached or checked ({error}); put the file into the folder "
-                "that FLOWERS_MIRROR names, or set weights to random"
+                f"{origin} could not be downloaded and checked ({error}); {mirror_remedy()}, "
+                "or set weights to random"
             ) from error
         downloads.append({"source": source, "file": fname, "sha256": sha256(path)})
         return str(path)

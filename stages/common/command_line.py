@@ -24,13 +24,17 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Call `main` with the command line's arguments and exit.
 
-    A UserError is printed as one line on stderr, with exit status 1; an interrupt ends with
-    status 130, as shells do it. Anything else is a fault of the project and keeps its traceback.
+    A UserError, and a file that is missing or cannot be read or written, is printed as one line on
+    stderr, with exit status 1; an interrupt ends with status 130, as shells do it. Anything else is
+    a fault of the project and keeps its traceback.
     """
     try:
         main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"error: {error}; see to the file, its space and its access", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(

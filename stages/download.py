@@ -1,0 +1,138 @@
+"""Obtain a set's archive and label files, from the network, a mirror, or by drawing them.
+
+    python -m stages.download --set flowers17
+
+Writes data/raw/SET/: the files under their published names, and source.json, which says where
+each came from and whether it is the published one. Files that the folder of FLOWERS_MIRROR holds
+stand in for downloads.
+"""
+
+import gzip
+import os
+import shutil
+import sys
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.common.command_line import Parser, UserError, one_of, run
+from stages.common.demo_flowers import write_demo_set
+from stages.common.fetch import PAUSES, fetch
+from stages.common.files import digest, replacing, sha256, write_json
+from stages.common.mirror import find_in_mirror
+from stages.common.sets import SETS, ImageSet, SourceFile
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or where the disk has no hard links a copy of it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def obtain(image_set: ImageSet, folder: Path, downloads: Path) -> dict[str, Any]:
+    """Put every file of the set into `folder` and return what source.json is to hold.
+
+    Downloads grow in the folder `downloads` and stay there: neither an error nor a stage that runs
+    again, say because its code changed, loads a file twice.
+    """
+    records = {}
+    missing = []
+    for file in image_set.files:
+        found = find_in_mirror(file.name)
+        if found is None:
+            try:
+                fetch(file, downloads / file.name, PAUSES[:1] if file.optional else PAUSES)
+            except UserError as error:
+                if not file.optional:
+                    raise
+                print(
+                    f"warning: no `split.protocol: official` for {image_set.name}: {error}",
+                    file=sys.stderr,
+                )
+                missing.append(file.name)
+                continue
+        if found:
+            shutil.copyfile(found, folder / file.name)
+        else:
+            link_or_copy(downloads / file.name, folder / file.name)
+        origin = "mirror" if found else file.url
+        records[file.name] = describe(file, folder / file.name, origin)
+    published = all(record["published"] for record in records.values())
+    return {
+        "set": image_set.name,
+        "source": "published" if published else "mirror",
+        "files": records,
+        "missing": missing,
+    }
+
+
+def describe(file: SourceFile, path: Path, origin: str) -> dict[str, Any]:
+    """Log where a file came from, and return its record in source.json."""
+    published = digest(path, file.algorithm) == file.digest
+    size = path.stat().st_size
+    print(
+        f"{file.name}: from {'the mirror' if origin == 'mirror' else origin}, "
+        + (f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size} bytes")
+        + ("" if published else "; not the published file"),
+        flush=True,
+    )
+    return {"from": origin, "sha256": sha256(path), "published": published}
+
+
+def draw(image_set: ImageSet, folder: Path) -> dict[str, Any]:
+    """Draw the demo set into `folder` and return what source.json is to hold."""
+    write_demo_set(folder)
+    print(f"{image_set.archive}: generated", flush=True)
+    records = {
+        path.name: {"from": "generated", "sha256": sha256(path), "published": False}
+        for path in sorted(folder.iterdir())
+    }
+    return {"set": image_set.name, "source": "generated", "files": records, "missing": []}
+
+
+def check_archive(path: Path, names: Sequence[str]) -> None:
+    """Read a .tgz to its end; each of `names` must be in it once, as a regular file.
+
+    Raises UserError when one is missing or doubled, or when the archive is broken.
+    """
+    remedy = "put the whole archive in its place and run again"
+    try:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            counts = Counter(member.name for member in archive if member.isfile())
+            while stream.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise UserError(f"{path.name} is no whole .tgz archive ({error}); {remedy}") from None
+    missing = [name for name in names if counts[name] == 0]
+    doubled = [name for name in names if counts[name] > 1]
+    for wrong, what in ((missing, "lacks"), (doubled, "holds more than once")):
+        if wrong:
+            raise UserError(
+                f"{path.name} {what} {len(wrong)} of {len(names)} images, "
+                f"first {wrong[0]}; {remedy}"
+            )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the stage with command line arguments `argv`."""
+    parser = Parser(__doc__)
+    parser.add_argument("--set", type=one_of(list(SETS), "set"), required=True)
+    image_set = SETS[parser.parse_args(argv).set]
+    # Not under data/raw: DVC removes a stage's output before the stage runs.
+    downloads = Path("data/downloads") / image_set.name
+    with replacing(Path("data/raw") / image_set.name) as folder:
+        folder.mkdir()
+        source = (
+            obtain(image_set, folder, downloads) if image_set.files else draw(image_set, folder)
+        )
+        check_archive(folder / image_set.archive, image_set.image_names)
+        write_json(folder / "source.json", source)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,247 @@
+"""Write metrics/report/: one page of results, curves, confusions and sample predictions.
+
+Reads params.yaml, what `evaluate` wrote into metrics/, and sample pictures from the archives in
+data/raw/. The page opens without a server and without a network.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import jinja2
+import yaml
+from PIL import Image
+
+from stages.common.command_line import Parser, UserError, run
+from stages.common.files import read_csv, read_json, replacing
+from stages.common.images import decode, read_members
+from stages.common.progress import progress_bar
+from stages.common.report_charts import Chart, HeatMap, heat_map, line_chart
+from stages.common.report_tables import (
+    MODELS,
+    SCORES,
+    ClassRow,
+    Confusion,
+    Prediction,
+    Result,
+    compare_models,
+    confident_mistakes,
+    count_confusions,
+    find_reservations,
+    flatten,
+    group_parameters,
+    group_reservations,
+    most_confused,
+    parse_classes,
+    parse_predictions,
+    sample_right,
+)
+from stages.common.sets import SETS
+
+PICTURE_SIDE = 240
+TEMPLATES = Path(__file__).parent / "common"
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """What the page shows of one model of a run."""
+
+    title: str
+    charts: list[tuple[str, Chart]]
+    confusions: HeatMap
+    most_confused: list[Confusion]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the page shows of one set and backbone."""
+
+    set_name: str
+    backbone: str
+    results: list[Result]
+    reservations: list[tuple[str, str]]
+    models: list[ModelView]
+    class_rows: list[ClassRow]
+    right: list[Prediction]
+    mistakes: list[Prediction]
+    files: Mapping[str, Mapping[str, Any]]
+    provenance: list[tuple[str, str]]
+
+    @property
+    def name(self) -> str:
+        """Unique on the page."""
+        return f"{self.set_name}-{self.backbone}"
+
+    @property
+    def samples(self) -> list[str]:
+        """The images that are shown."""
+        return [each.image for each in self.right + self.mistakes]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Path]:
+    """Turn what can be wrong with the file `path` into a UserError."""
+    try:
+        yield path
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `dvc repro`") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be used ({error!r}); delete it and run `dvc repro`"
+        ) from None
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """Read the parameters.
+
+    Raises UserError unless they name one known set and one backbone at least.
+    """
+    try:
+        params = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run this in the project's folder") from None
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML ({text}); correct it") from None
+    for name in ("sets", "backbones"):
+        value = params.get(name) if isinstance(params, dict) else None
+        named = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        if not named or not value:
+            raise UserError(f"{path} has {name}: {value!r}, not a list of names; correct it")
+    for name in params["sets"]:
+        if name not in SETS:
+            raise UserError(f"{path} has no known set {name!r}; there are: {', '.join(SETS)}")
+    return dict(params)
+
+
+def view_charts(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, Chart]]:
+    """Charts of a training history, none for a history without epochs."""
+    charts = []
+    for column in ("accuracy", "loss"):
+        series = {
+            "train": [float(row[column]) for row in rows],
+            "validation": [float(row[f"val_{column}"]) for row in rows],
+        }
+        chart = line_chart([int(row["epoch"]) for row in rows], series)
+        if chart:
+            charts.append((column, chart))
+    return charts
+
+
+def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
+    """Read what `evaluate` and training wrote of one set and backbone.
+
+    Raises UserError for a file that is missing or cannot be used.
+    """
+    name = f"{set_name}-{backbone}"
+    with reading(metrics / "summary" / f"{name}.json") as path:
+        summary = read_json(path)
+        classes = summary["classes"]
+        results = compare_models(summary["metrics"])
+        reservations = find_reservations(summary)
+        files = dict(sorted(summary["images"]["files"].items()))
+        images = {
+            key: summary["images"][key] for key in ("source", "missing") if summary["images"][key]
+        }
+        provenance = flatten(
+            {"images": images, "weights": summary["weights"], "features": summary["features"]}
+        )
+    with reading(metrics / "classes" / f"{name}.csv") as path:
+        class_rows = parse_classes(read_csv(path))
+    models = []
+    for model, title in MODELS.items():
+        with reading(metrics / "history" / f"{name}-{model}.csv") as path:
+            charts = view_charts(read_csv(path))
+        with reading(metrics / "predictions" / f"{name}-{model}.csv") as path:
+            predictions = parse_predictions(read_csv(path))
+            matrix = count_confusions(predictions, classes)
+        pairs = most_confused(matrix, classes)
+        models.append(ModelView(title, charts, heat_map(matrix, classes), pairs))
+    return RunView(
+        set_name,
+        backbone,
+        results,
+        reservations,
+        models,
+        class_rows,
+        sample_right(predictions),
+        confident_mistakes(predictions),
+        files,
+        provenance,
+    )
+
+
+def picture_name(set_name: str, image: str) -> str:
+    """Path of a sample picture inside the report's folder."""
+    return f"pictures/{set_name}-{PurePosixPath(image).stem}.jpg"
+
+
+def write_pictures(raw: Path, set_name: str, images: Iterable[str], folder: Path) -> None:
+    """Write the set's `images` into the report's `folder`, small and square.
+
+    Raises UserError when the archive is missing, cannot be read, or lacks one of them.
+    """
+    archive = raw / set_name / SETS[set_name].archive
+    names = sorted(set(images))
+    with reading(archive):
+        archive.stat()
+    if not names:
+        return
+    members = progress_bar(
+        read_members(archive, names), total=len(names), desc=set_name, unit="picture"
+    )
+    for position, data in members:
+        try:
+            picture = Image.fromarray(decode(data, PICTURE_SIDE, "center"))
+        except ValueError as error:
+            raise UserError(
+                f"{names[position]} in {archive} is no readable picture ({error}); "
+                "download the archive again"
+            ) from None
+        path = folder / picture_name(set_name, names[position])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, "JPEG", quality=85)
+
+
+def render(params: Mapping[str, Any], runs: Sequence[RunView]) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report_template.html.j2").render(
+        runs=runs,
+        reservations=group_reservations(
+            {f"{each.set_name}, {each.backbone}": each.reservations for each in runs}
+        ),
+        parameters=group_parameters(params),
+        scores=SCORES.values(),
+        picture_name=picture_name,
+        picture_side=PICTURE_SIDE,
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read what there is, render the page, write it with its pictures."""
+    Parser(__doc__).parse_args(arguments)
+    params = read_params(Path("params.yaml"))
+    runs = [
+        read_run(Path("metrics"), set_name, backbone)
+        for set_name in params["sets"]
+        for backbone in params["backbones"]
+    ]
+    with replacing(Path("metrics/report")) as folder:
+        folder.mkdir()
+        for set_name in params["sets"]:
+            samples = [name for each in runs if each.set_name == set_name for name in each.samples]
+            write_pictures(Path("data/raw"), set_name, samples, folder)
+        (folder / "index.html").write_text(render(params, runs), "utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,490 @@
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages import report
+from stages.common.command_line import UserError
+from stages.common.report_charts import heat_map, line_chart, round_ticks
+from stages.common.report_tables import (
+    Prediction,
+    compare_models,
+    confident_mistakes,
+    count_confusions,
+    find_reservations,
+    group_parameters,
+    most_confused,
+    parse_classes,
+    sample_right,
+)
+
+CLASSES = ["colt's foot", "iris", "<b>rose"]
+PREDICTIONS = [
+    ("jpg/image_0001.jpg", "iris", "iris", 0.9, 0.9),
+    ("jpg/image_0002.jpg", "iris", "<b>rose", 0.8, 0.15),
+    ("jpg/image_0003.jpg", "iris", "<b>rose", 0.6, 0.3),
+    ("jpg/image_0004.jpg", "colt's foot", "colt's foot", 0.7, 0.7),
+    ("jpg/image_0005.jpg", "<b>rose", "colt's foot", 0.95, 0.012),
+]
+HISTORY = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
+CLASS_COLUMNS = [
+    "class",
+    "images",
+    "head_recall",
+    "head_precision",
+    "finetuned_recall",
+    "finetuned_precision",
+]
+PARAMS = """
+dropout: 0.3
+sets: [demo]
+backbones: [mobilenet]
+head: {hidden: [], optimizer: "adam<1>"}
+"""
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def scores(**changed: float) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "accuracy": 0.4,
+        "mean_class_accuracy": 0.444444,
+        "top5_accuracy": 1.0,
+        "log_loss": 1.25,
+        "calibration_error": 0.3,
+    }
+    return {**given, "images": 5, "part": "val", "protocol": "stratified"} | changed
+
+
+def summary(weights: str = "keras", images: str = "published") -> dict[str, Any]:
+    files = {"demo.tgz": {"from": "somewhere", "sha256": "ab" * 32, "published": True}}
+    return {
+        "classes": CLASSES,
+        "images": {"source": images, "files": files, "missing": []},
+        "weights": {"source": weights},
+        "features": {"image_size": 224, "views": ["plain", "mirror"]},
+        "metrics": {"head": scores(), "finetuned": scores(accuracy=0.612345, log_loss=0.875)},
+    }
+
+
+def write_run(folder: Path, backbone: str = "mobilenet", **sources: str) -> None:
+    metrics, run = folder / "metrics", f"demo-{backbone}"
+    (metrics / "summary").mkdir(parents=True, exist_ok=True)
+    (metrics / f"summary/{run}.json").write_text(json.dumps(summary(**sources)), "utf-8")
+    for model in ("head", "finetuned"):
+        write_table(
+            metrics / f"predictions/{run}-{model}.csv",
+            ["image", "truth", "prediction", "probability", "truth_probability"],
+            PREDICTIONS,
+        )
+        write_table(
+            metrics / f"history/{run}-{model}.csv",
+            HISTORY,
+            [(1, 0.25, 2.0, 0.5, 1.5), (2, 0.75, 1.0, 0.625, 1.25)],
+        )
+    write_table(
+        metrics / f"classes/{run}.csv",
+        CLASS_COLUMNS,
+        [("colt's foot", 1, 1.0, 0.5, 1.0, 0.5), ("iris", 3, 0.123, 1.0, 0.333333, "")],
+    )
+
+
+def write_archive(path: Path, names: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for number, name in enumerate(names):
+            buffer = io.BytesIO()
+            Image.new("RGB", (90, 60), (40 * number, 90, 160)).save(buffer, "JPEG")
+            member = tarfile.TarInfo(name)
+            member.size = buffer.tell()
+            buffer.seek(0)
+            tar.addfile(member, buffer)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder with one run in it, made the working directory."""
+    (tmp_path / "params.yaml").write_text(PARAMS, "utf-8")
+    write_run(tmp_path)
+    write_archive(tmp_path / "data/raw/demo/demo.tgz", [row[0] for row in PREDICTIONS])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_page(folder: Path) -> str:
+    report.main([])
+    return (folder / "metrics/report/index.html").read_text("utf-8")
+
+
+class Elements(HTMLParser):
+    """Every element's name and attributes, and the page's text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_page_shows_results_parameters_and_provenance(folder: Path) -> None:
+    text = " ".join(Elements(write_page(folder)).text.split())
+    assert "mobilenet head 0.4000 0.4444 1.0000 1.2500 0.3000 5 val stratified" in text
+    assert (
+        "fine-tuned 0.6123 +0.2123 0.4444 +0.0000 1.0000 +0.0000 0.8750 \N{MINUS SIGN}0.3750"
+        in text
+    )
+    assert "dropout 0.3" in text
+    assert "hidden []" in text
+    assert "features.views plain, mirror" in text
+    assert "demo.tgz somewhere yes " + "ab" * 32 in text
+
+
+def test_the_page_shows_curves_confusions_classes_and_predictions(folder: Path) -> None:
+    text = " ".join(Elements(write_page(folder)).text.split())
+    assert "train 0.750 validation 0.625 after 2 epochs" in text
+    assert "train 1.000 validation 1.250 after 2 epochs" in text
+    assert "iris taken for <b>rose: 2 of 3" in text
+    assert "iris: 1 of 3 right" in text
+    assert "Truth Taken for Images iris <b>rose 2 of 3 <b>rose colt's foot 1 of 1" in text
+    assert "iris 3 0.123 0.333 1.000 \N{EN DASH}" in text
+    assert "predicted colt's foot 95.0 % truth <b>rose 1.2 %" in text
+
+
+def test_text_from_outside_is_escaped(folder: Path) -> None:
+    page = write_page(folder)
+    assert "<b>rose" not in page
+    assert "&lt;b&gt;rose" in page
+    assert "adam<1>" not in page
+
+
+def test_every_picture_is_there_and_described(folder: Path) -> None:
+    pictures = Elements(write_page(folder)).all("img")
+    assert len(pictures) == len(PREDICTIONS)
+    for each in pictures:
+        assert each["alt"]
+        with Image.open(folder / "metrics/report" / str(each["src"])) as image:
+            assert (image.format, image.size) == ("JPEG", (240, 240))
+    used = {Path(str(each["src"])).name for each in pictures}
+    assert used == {path.name for path in (folder / "metrics/report/pictures").iterdir()}
+
+
+def test_the_page_needs_no_network_and_its_links_lead_somewhere(folder: Path) -> None:
+    page = write_page(folder)
+    elements = Elements(page).found
+    names = {attributes.get("id") for _, attributes in elements}
+    links = {attributes["href"] for tag, attributes in elements if tag == "a"}
+    assert links == {"#demo-mobilenet"}
+    assert "demo-mobilenet" in names
+    assert "://" not in page
+    assert not [tag for tag, _ in elements if tag in ("script", "iframe", "object", "embed")]
+
+
+def test_a_second_run_gives_the_same_bytes(folder: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        report.main([])
+        files = sorted((folder / "metrics/report").rglob("*.*"))
+        return {path.name: path.read_bytes() for path in files}
+
+    assert contents() == contents()
+
+
+@pytest.mark.parametrize(
+    ("sources", "marks"),
+    [
+        ({}, []),
+        ({"weights": "demo"}, []),
+        ({"weights": "random"}, ["random weights"]),
+        ({"images": "mirror"}, ["mirror images"]),
+        ({"images": "generated", "weights": "random"}, ["generated images", "random weights"]),
+    ],
+)
+def test_random_weights_and_other_images_are_marked(
+    folder: Path, sources: dict[str, str], marks: list[str]
+) -> None:
+    write_run(folder, **sources)
+    text = Elements(write_page(folder)).text
+    assert [mark for mark, _ in find_reservations(summary(**sources))] == marks
+    assert ("Before you quote" in text) == bool(marks)
+    for mark in marks:
+        # Beside the results, above the run, and explained in the notice.
+        assert text.count(mark) == 2
+        assert f"{mark.capitalize()} (demo, mobilenet)" in text
+
+
+def test_only_the_runs_of_the_parameters_are_shown(folder: Path) -> None:
+    write_run(folder, "vgg19")
+    assert "vgg19" not in write_page(folder)
+    (folder / "params.yaml").write_text("sets: [demo]\nbackbones: [mobilenet, vgg19]\n", "utf-8")
+    page = write_page(folder)
+    assert 'id="demo-mobilenet"' in page
+    assert 'id="demo-vgg19"' in page
+
+
+def test_a_history_without_epochs_is_said_to_be_one(folder: Path) -> None:
+    assert "Trained for no epoch" not in write_page(folder)
+    write_table(folder / "metrics/history/demo-mobilenet-finetuned.csv", HISTORY, [])
+    assert write_page(folder).count("Trained for no epoch") == 1
+
+
+def test_no_mistakes_and_nothing_right_are_said(folder: Path) -> None:
+    path = folder / "metrics/predictions/demo-mobilenet-finetuned.csv"
+    columns = ["image", "truth", "prediction", "probability", "truth_probability"]
+    write_table(path, columns, PREDICTIONS[:1])
+    page = write_page(folder)
+    assert "The fine-tuned model made no mistake." in page
+    assert "No image was taken for another class." in page
+    write_table(path, columns, PREDICTIONS[1:2])
+    assert "The fine-tuned model had nothing right." in write_page(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics/summary/demo-mobilenet.json",
+        "metrics/history/demo-mobilenet-finetuned.csv",
+        "metrics/predictions/demo-mobilenet-head.csv",
+        "metrics/classes/demo-mobilenet.csv",
+        "data/raw/demo/demo.tgz",
+    ],
+)
+def test_a_missing_file_is_named_and_the_old_report_stays(folder: Path, name: str) -> None:
+    page = write_page(folder)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"^{name} is missing; run `dvc repro`$"):
+        report.main([])
+    assert (folder / "metrics/report/index.html").read_text("utf-8") == page
+
+
+def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
+    (folder / "params.yaml").write_text("sets: [demo]\nbackbones: [vgg19]\n", "utf-8")
+    with pytest.raises(UserError, match=r"metrics/summary/demo-vgg19\.json is missing"):
+        report.main([])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics/summary/demo-mobilenet.json", "<<<<<<< ours"),
+        ("metrics/summary/demo-mobilenet.json", "{}"),
+        ("metrics/history/demo-mobilenet-head.csv", "epoch\n1\n"),
+        (
+            "metrics/predictions/demo-mobilenet-head.csv",
+            "image,truth,prediction,probability,truth_probability\na,iris,oak,0.5,0.5\n",
+        ),
+        ("metrics/classes/demo-mobilenet.csv", "class,images\niris,many\n"),
+    ],
+)
+def test_a_broken_file_is_named_in_one_line(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content, "utf-8")
+    with pytest.raises(UserError, match=f"^{name} cannot be used .*; delete it and run") as caught:
+        report.main([])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ("sets: [demo, roses]\nbackbones: [a]", "params.yaml has no known set 'roses'; there are"),
+        ("sets: demo\nbackbones: [a]", "params.yaml has sets: 'demo', not a list"),
+        ("sets: [[demo]]\nbackbones: [a]", r"params.yaml has sets: \[\['demo'\]\], not a list"),
+        ("sets: [demo]\nbackbones: []", r"params.yaml has backbones: \[\], not a list"),
+        ("- demo", "params.yaml has sets: None"),
+        ("sets: [demo", "params.yaml is not valid YAML"),
+    ],
+)
+def test_parameters_that_cannot_be_used_are_named(folder: Path, params: str, message: str) -> None:
+    (folder / "params.yaml").write_text(params, "utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        report.main([])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_parameters_are_named(folder: Path) -> None:
+    (folder / "params.yaml").unlink()
+    with pytest.raises(UserError, match=r"^params\.yaml is missing"):
+        report.main([])
+
+
+def test_a_picture_that_cannot_be_read_is_named(folder: Path) -> None:
+    with tarfile.open(folder / "data/raw/demo/demo.tgz", "w:gz") as tar:
+        member = tarfile.TarInfo("jpg/image_0001.jpg")
+        tar.addfile(member)
+    with pytest.raises(UserError, match=r"jpg/image_0001\.jpg in .*demo\.tgz is no readable"):
+        report.main([])
+
+
+def test_an_archive_without_a_picture_is_named(folder: Path) -> None:
+    write_archive(folder / "data/raw/demo/demo.tgz", ["jpg/image_0001.jpg"])
+    with pytest.raises(UserError, match=r"demo\.tgz lacks jpg/image_0002\.jpg"):
+        report.main([])
+
+
+def test_the_stage_does_not_load_tensorflow() -> None:
+    code = "import sys, stages.report; print([n for n in ('tensorflow', 'keras', 'sklearn', "
+    code += "'matplotlib') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def make_predictions(*rows: tuple[str, str, str, float]) -> list[Prediction]:
+    return [Prediction(*row, truth_probability=0.1) for row in rows]
+
+
+def test_confusions_are_counted_by_truth_and_prediction() -> None:
+    matrix = count_confusions([Prediction(*row) for row in PREDICTIONS], CLASSES)
+    assert matrix.tolist() == [[1, 0, 0], [0, 1, 2], [1, 0, 0]]
+
+
+def test_most_confused_are_ordered_by_count_then_share() -> None:
+    matrix = np.array([[5, 1, 0], [2, 7, 1], [1, 0, 1]])
+    assert most_confused(matrix, ["a", "b", "c"], most=3) == [
+        ("b", "a", 2, 10),
+        ("c", "a", 1, 2),
+        ("a", "b", 1, 6),
+    ]
+
+
+def test_confident_mistakes_are_wrong_and_ordered() -> None:
+    given = make_predictions(
+        ("4", "a", "b", 0.5), ("3", "a", "b", 0.9), ("2", "a", "a", 0.99), ("1", "b", "a", 0.9)
+    )
+    assert [each.image for each in confident_mistakes(given)] == ["1", "3", "4"]
+    assert [each.image for each in confident_mistakes(given, most=1)] == ["1"]
+
+
+def test_the_sample_is_right_and_hardly_moves_between_models() -> None:
+    good = make_predictions(*((f"{number:02}", "a", "a", 0.9) for number in range(50)))
+    chosen = sample_right(good)
+    assert len(chosen) == 12
+    assert sample_right(good[::-1]) == chosen
+    assert chosen != sorted(chosen)
+    worse = [each._replace(prediction="b") if each == chosen[3] else each for each in good]
+    assert sample_right(worse)[:11] == chosen[:3] + chosen[4:]
+    assert all(each.right for each in sample_right(worse))
+
+
+def test_the_better_of_two_scores_is_marked() -> None:
+    head, tuned = compare_models(
+        {"head": scores(), "finetuned": scores(accuracy=0.3, log_loss=0.5)}
+    )
+    assert [score.best for score in head.scores] == [True, False, False, False, False]
+    assert [score.best for score in tuned.scores] == [False, False, False, True, False]
+    assert tuned.scores[0] == ("0.3000", "\N{MINUS SIGN}0.1000", False)
+
+
+def test_classes_come_worst_first_and_undefined_ones_last() -> None:
+    def row(name: str, recall: str) -> dict[str, str]:
+        names = ("head_recall", "head_precision", "finetuned_precision")
+        given = dict.fromkeys(names, "0.5")
+        return {"class": name, "images": "3", "finetuned_recall": recall, **given}
+
+    rows = parse_classes([row("a", ""), row("b", "1"), row("c", "0.25"), row("d", "nan")])
+    assert [(each.name, each.finetuned_recall) for each in rows] == [
+        ("c", 0.25),
+        ("b", 1.0),
+        ("a", None),
+        ("d", None),
+    ]
+
+
+def test_parameters_are_grouped_by_section() -> None:
+    given = {"a": {"x": [1, 2], "y": {"z": True}}, "dropout": 0.3, "name": "b"}
+    assert group_parameters(given) == [
+        ("general", [("dropout", "0.3"), ("name", "b")]),
+        ("a", [("x", "1, 2"), ("y.z", "true")]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.42, 0.97, [0.4, 0.6, 0.8, 1.0]),
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (3, 3, [3, 4]),
+        (0, 0, [0, 0.2]),
+        (120, 480, [100, 200, 300, 400, 500]),
+    ],
+)
+def test_ticks_are_round_and_enclose(low: float, high: float, expected: list[float]) -> None:
+    assert round_ticks(low, high) == expected
+
+
+def test_a_chart_places_its_points_between_the_axes() -> None:
+    chart = line_chart([1, 2, 3], {"train": [0, 0.5, 1], "validation": [1, math.nan, 0.5]})
+    assert chart is not None
+    train, validation = chart.lines
+    assert train.points == [(38, 154), (160, 82), (282, 10)]
+    assert validation.points == [(38, 10), (282, 82)]
+    assert (train.last, validation.last) == (1, 0.5)
+    assert [tick.text for tick in chart.x_ticks] == ["1", "2", "3"]
+    assert [tick.place for tick in chart.x_ticks] == [38, 160, 282]
+
+
+def test_a_chart_of_one_epoch_has_a_point_and_one_without_values_is_none() -> None:
+    chart = line_chart([1], {"train": [0.5]})
+    assert chart is not None
+    assert len(chart.lines[0].points) == 1
+    assert [tick.text for tick in chart.x_ticks] == ["1"]
+    assert line_chart([], {"train": []}) is None
+    assert line_chart([1], {"train": [math.inf]}) is None
+
+
+@pytest.mark.parametrize(("classes", "counts"), [(3, True), (102, False)])
+def test_a_heat_map_places_what_is_not_zero(classes: int, counts: bool) -> None:
+    names = [f"class {number}" for number in range(classes)]
+    matrix = np.zeros((classes, classes), np.int64)
+    matrix[0, 0], matrix[0, 2] = 3, 1
+    drawn = heat_map(matrix, names)
+    assert drawn.counts == counts
+    right, wrong = drawn.cells
+    assert (right.right, right.share, wrong.right, wrong.share) == (True, 0.75, False, 0.25)
+    assert (wrong.truth, wrong.prediction) == ("class 0", "class 2")
+    assert (wrong.x - right.x, wrong.y - right.y) == (2 * drawn.side, 0)
+    assert (right.x, right.y) == (drawn.margin, drawn.margin)
+    assert drawn.size == drawn.margin + classes * drawn.side + 1
+
+
+def test_a_wide_run_is_quick(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"class {number}" for number in range(102)]
+    given = summary() | {"classes": names}
+    (folder / "metrics/summary/demo-mobilenet.json").write_text(json.dumps(given), "utf-8")
+    rows = [
+        (f"jpg/image_{number % 5 + 1:04}.jpg", *rng.choice(names, 2), 0.5, 0.1)
+        for number in range(1638)
+    ]
+    for model in ("head", "finetuned"):
+        write_table(
+            folder / f"metrics/predictions/demo-mobilenet-{model}.csv",
+            ["image", "truth", "prediction", "probability", "truth_probability"],
+            rows,
+        )
+    start = time.process_time()
+    report.main([])
+    assert time.process_time() - start < 3
