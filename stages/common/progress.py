@@ -2,9 +2,27 @@
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
+
+LOG_INTERVAL = 10.0
+"""Seconds between two lines in a log."""
+
+
+class _Lines:
+    """A stream on which a bar that would be drawn over becomes a line of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        text = text.strip("\r\n")
+        if text:
+            self.stream.write(text + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
@@ -12,5 +30,7 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
 
     `options` go to tqdm: `desc`, `total`, `unit`, and so on.
     """
-    interval = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(iterable, mininterval=interval, maxinterval=interval, dynamic_ncols=True, **options)
+    if sys.stderr.isatty():
+        return tqdm(iterable, dynamic_ncols=True, **options)
+    log: Any = _Lines(sys.stderr)
+    return tqdm(iterable, mininterval=LOG_INTERVAL, maxinterval=LOG_INTERVAL, file=log, **options)

@@ -1,0 +1,31 @@
+# `make help` lists what can be made. Everything works in .venv, which is set up when it is missing.
+
+.PHONY: help setup demo test slow lint requirements
+.DEFAULT_GOAL := help
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: .venv/installed  ## install the pinned requirements into .venv, and nothing else
+
+.venv/installed: requirements.txt scripts/setup.sh
+	@sh scripts/setup.sh
+
+demo: setup  ## make a flower classifier from drawn flowers: no download, about two minutes
+	@.venv/bin/python -m scripts.demo
+
+test: setup  ## run the fast tests
+	@.venv/bin/python -m pytest
+
+slow: setup  ## run the slow tests: real `dvc` in clones, and the mirror where there is one
+	@.venv/bin/python -m pytest -m slow
+
+lint: setup  ## check format, lint and types
+	@.venv/bin/ruff format --check
+	@.venv/bin/ruff check
+	@.venv/bin/mypy stages scripts tests
+
+requirements: setup  ## pin the newest versions that pyproject.toml allows (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+		--output-file requirements.txt

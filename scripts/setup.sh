@@ -1,0 +1,36 @@
+#!/bin/sh
+# Make .venv anew with the pinned, hashed requirements: by uv where it is installed, else by venv
+# and pip. PYTHON names the interpreter; without it, the first fitting one on the PATH is taken.
+set -eu
+cd "$(dirname "$0")/.."
+
+fits() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+python=
+for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+    if fits "$candidate"; then python=$candidate && break; fi
+done
+if [ -z "$python" ]; then
+    found=$("${PYTHON:-python3}" --version 2>&1 | head -n 1) || found="no ${PYTHON:-python3}"
+    echo "error: needs Python 3.10 to 3.13, found ${found}; install one, or name it:" \
+        "make setup PYTHON=/path/to/python3.12" >&2
+    exit 1
+fi
+
+# Made anew each time, as an interrupted installation may have left anything behind.
+echo "setting up .venv with $("$python" --version) (once; about 2.5 GB on disk)"
+if command -v uv >/dev/null 2>&1; then
+    uv venv --quiet --clear --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
+    uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.txt
+else
+    "$python" -m venv --clear .venv || {
+        echo "error: $python cannot make a virtual environment; install its venv module" \
+            "(Debian: python3-venv) or uv" >&2
+        exit 1
+    }
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+        -r requirements.txt
+fi
+touch .venv/installed
