@@ -78,13 +78,14 @@ def build(name: str, size: int, weights: str | None = None) -> keras.Model:
     """
     backbone = BACKBONES[name]
     image = keras.Input((size, size, 3), name="image")
-    return backbone.constructor(
+    network = backbone.constructor(
         include_top=False,
         weights=weights,
         input_tensor=backbone.module.preprocess_input(image),
-        name=name,
         **backbone.options,
     )
+    # Named afterwards, as EfficientNetV2 chooses its preprocessing by the name that it is given.
+    return keras.Model(image, network.output, name=name)
 
 
 def load_weights(backbone: keras.Model, path: Path) -> None:

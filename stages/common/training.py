@@ -31,7 +31,12 @@ HELD_OUT = 0.1
 
 
 def make_repeatable(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow, and have TensorFlow use deterministic operations."""
+    """Make what follows in this process depend on the seed alone.
+
+    Seeds Python, NumPy and TensorFlow, has TensorFlow use deterministic operations, and has Keras
+    count the names of its layers, which model files hold, from the start.
+    """
+    keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     tensorflow.config.experimental.enable_op_determinism()
 
@@ -157,21 +162,29 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
         if not states:
             return 0
         model.optimizer.build(model.trainable_variables)
-        model.load_weights(states[-1] / "state.weights.h5")
+        with np.load(states[-1] / "state.npz") as state:
+            for variable, name in zip(_variables(model), state.files, strict=True):
+                variable.assign(state[name])
         self.past = read_json(states[-1] / "history.json")
         return len(self.past["loss"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Save weights, optimizer and history under the epoch's number; drop older ones."""
+        """Save all variables and the history under the epoch's number; drop older states."""
         for name, values in self.past.items():
             values.append(logs[name])
         older = sorted(self.folder.glob("[0-9]*"))
         with replacing(self.folder / f"{epoch:06d}") as temporary:
             temporary.mkdir()
-            self.model.save_weights(temporary / "state.weights.h5")
+            state = [variable.numpy() for variable in _variables(self.model)]
+            np.savez(temporary / "state.npz", *state)
             write_json(temporary / "history.json", self.past)
-        for state in older:
-            shutil.rmtree(state)
+        for folder in older:
+            shutil.rmtree(folder)
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    # A file of weights lacks the state of dropout's random numbers.
+    return [*model.variables, *model.optimizer.variables]
 
 
 def fit(

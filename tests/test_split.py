@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from sklearn.model_selection import train_test_split
+
+from stages.common.command_line import UserError
+from stages.common.files import read_csv
+from stages.common.sets import SETS
+from stages.split import choose_parts, ordered, published, read_official, stratified
+from tests.tiny_set import TINY, Stages
+
+
+def test_stratified_is_scikit_learns_split_of_the_file_order() -> None:
+    labels = np.repeat(np.arange(17), 80)
+    _, val = train_test_split(np.arange(1360), test_size=0.2, random_state=42, stratify=labels)
+    parts = stratified(labels, 0.2, 42)
+    assert set(np.flatnonzero(parts == "val")) == set(val)
+    assert np.bincount(labels[parts == "val"]).tolist() == [16] * 17
+
+
+def test_another_seed_chooses_other_images() -> None:
+    labels = np.repeat(np.arange(3), 20)
+    assert (stratified(labels, 0.2, 42) != stratified(labels, 0.2, 43)).any()
+
+
+def test_stratified_needs_two_images_of_each_class() -> None:
+    with pytest.raises(UserError, match=r"split.fraction 0.2 .*class"):
+        stratified(np.array([0, 0, 0, 0, 1]), 0.2, 42)
+
+
+def test_ordered_trains_on_the_first_of_each_class() -> None:
+    parts = ordered(np.array([0, 1, 0, 1, 0, 1]), 2)
+    assert parts.tolist() == ["train"] * 4 + ["val"] * 2
+
+
+def test_published_numbers_count_from_one() -> None:
+    parts = published(4, np.array([2]), np.array([4]), np.array([1, 3]))
+    assert parts.tolist() == ["test", "train", "test", "val"]
+
+
+@pytest.mark.parametrize("test", [[1], [1, 3, 3], [1, 5]])
+def test_published_parts_must_cover_each_image_once(test: list[int]) -> None:
+    with pytest.raises(UserError, match="download its file again"):
+        published(4, np.array([2]), np.array([4]), np.array(test))
+
+
+def test_the_three_splits_of_flowers17(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(1360) + 1 for _ in range(3)]
+    variables = {}
+    for fold, order in enumerate(orders, 1):
+        for name, part in zip(("trn", "val", "tst"), np.split(order, [680, 1020]), strict=True):
+            variables[f"{name}{fold}"] = part[np.newaxis]
+    scipy.io.savemat(tmp_path / "datasplits.mat", variables)
+    for fold, order in enumerate(orders, 1):
+        parts = read_official(SETS["flowers17"], tmp_path, fold)
+        assert set(np.flatnonzero(parts == "train") + 1) == set(order[:680])
+        assert set(np.flatnonzero(parts == "test") + 1) == set(order[1020:])
+
+
+def test_a_missing_file_of_splits_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"datasplits\.mat is missing"):
+        read_official(SETS["flowers17"], tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "message"),
+    [
+        ("oxford102", "ordered", "oxford102 has no such order; choose stratified or official"),
+        ("demo", "official", "demo has no official split; choose stratified or ordered"),
+    ],
+)
+def test_a_protocol_that_a_set_lacks(name: str, protocol: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_parts(SETS[name], np.zeros(4, int), Path(), protocol, 0.2, 42, 1)
+
+
+def test_the_table(ran: Stages) -> None:
+    rows = read_csv(ran.folder / "data/splits/tiny.csv")
+    assert [row["image"] for row in rows] == TINY.image_names
+    assert [row["label"] for row in rows] == ["0", "1", "2"] * 10
+    assert {row["label"]: row["class"] for row in rows} == dict(
+        zip("012", TINY.class_names, strict=True)
+    )
+    assert sum(row["part"] == "val" for row in rows) == 6
+
+
+def test_official_has_three_parts(stages: Stages) -> None:
+    stages.run_split(protocol="official")
+    rows = read_csv(stages.folder / "data/splits/tiny.csv")
+    assert [row["part"] for row in rows] == ["train"] * 9 + ["val"] * 6 + ["test"] * 15
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fraction": 1.5}, r"--fraction: '1.5' is not a number from 0.01 to 0.99"),
+        ({"protocol": "random"}, "no split.protocol 'random'; there are: stratified, official"),
+        ({"seed": -1}, "--seed: '-1' is not a whole number from 0"),
+        ({"fold": 4}, "--fold: '4' is not a whole number from 1 to 3"),
+        ({"fractoin": 0.2}, "unrecognized arguments: --fractoin"),
+    ],
+)
+def test_a_wrong_parameter_is_named(
+    stages: Stages, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        stages.run_split(**changes)
