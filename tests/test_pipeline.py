@@ -1,0 +1,143 @@
+"""The contracts of dvc.yaml, params.yaml and requirements.txt."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tiny_set import ROOT, default_parameters
+
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))
+STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
+TENSORFLOW_STAGES = {"weights", "features", "prefix", "head", "finetune"}
+
+
+def imported(path: Path) -> set[Path]:
+    """Modules of this repository that a file imports, directly and through others."""
+    found: set[Path] = set()
+    todo = [path]
+    while todo:
+        for node in ast.walk(ast.parse(todo.pop().read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [each.name for each in node.names]
+            modules = {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names}
+            new = {module for module in modules if module.is_file()} - found
+            found |= new
+            todo += new
+    return found
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_every_module_it_imports_and_no_other(name: str) -> None:
+    script = ROOT / f"stages/{name}.py"
+    expected = {str(path.relative_to(ROOT)) for path in {script} | imported(script)}
+    deps = STAGES[name]["deps"]
+    assert {dep for dep in deps if dep.endswith(".py")} == expected
+    assert len(deps) == len(set(deps))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_a_script_of_its_name_and_says_what_it_does(name: str) -> None:
+    assert STAGES[name]["cmd"].startswith(f"python -m stages.{name}")
+    assert STAGES[name]["desc"]
+
+
+def test_every_script_is_a_stage() -> None:
+    assert {path.stem for path in (ROOT / "stages").glob("*.py")} == set(STAGES)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_only_stages_that_touch_a_network_import_tensorflow(name: str) -> None:
+    modules = imported(ROOT / f"stages/{name}.py")
+    assert (ROOT / "stages/common/keras_quiet.py" in modules) == (name in TENSORFLOW_STAGES)
+
+
+def test_every_parameter_reaches_a_stage() -> None:
+    commands = " ".join(stage["cmd"] for stage in STAGES.values())
+    used = set(re.findall(r"\$\{([a-z_]+)", commands))
+    lists = {name for stage in STAGES.values() for name in stage.get("matrix", {}).values()}
+    used |= {name.strip("${}") for name in lists}
+    assert used - {"item"} == set(default_parameters())
+
+
+def test_only_the_report_reads_params_yaml_and_declares_it() -> None:
+    readers = [
+        path.stem
+        for path in (ROOT / "stages").rglob("*.py")
+        if 'params.yaml"' in path.read_text("utf-8")
+    ]
+    assert readers == ["report"]
+    assert STAGES["report"]["params"] == [{"params.yaml": None}]
+
+
+def test_every_parameter_has_a_comment() -> None:
+    lines = (ROOT / "params.yaml").read_text("utf-8").splitlines()
+    bare = [
+        line
+        for before, line in zip(["", *lines], lines, strict=False)
+        if re.match(r"^ *[a-z_0-9]+:", line) and not before.strip().startswith("#")
+    ]
+    # Inside `finetune`, three share one comment, and a section's first entry may follow its name.
+    allowed = {"learning_rate", "schedule", "batch_size"}
+    assert {line.split(":")[0].strip() for line in bare} <= allowed | {"average_views"}
+
+
+def test_sections_unpack_to_options() -> None:
+    for section in default_parameters().values():
+        for value in section.values() if isinstance(section, dict) else [section]:
+            assert value is not None
+            assert not isinstance(value, dict)
+
+
+def test_the_contract_of_the_parameters() -> None:
+    parameters = default_parameters()
+    assert parameters["sets"] == ["flowers17", "oxford102"]
+    assert parameters["backbones"] == ["vgg19", "inception_v3"]
+    names = {
+        "split": {"protocol", "fraction"},
+        "features": {"pooling", "views", "precision"},
+        "head": {"hidden", "epochs", "learning_rate"},
+        "finetune": {"epochs", "unfreeze", "batch_norm", "learning_rate"},
+    }
+    for section, keys in names.items():
+        assert keys <= set(parameters[section])
+    assert {"dropout", "seed", "weights"} <= set(parameters)
+
+
+def test_dvc_reads_the_default_matrix() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    names = done.stdout.split()
+    assert len(names) == 2 + 2 + 2 + 5 * 4 + 1
+    assert "evaluate@flowers17-vgg19" in names
+
+
+def test_requirements_are_pinned_and_hashed_and_name_no_index() -> None:
+    text = (ROOT / "requirements.txt").read_text("utf-8")
+    assert "://" not in text
+    blocks = re.split(r"\n(?=[a-z])", text.strip())
+    assert len(blocks) > 100
+    for block in blocks:
+        assert re.match(r"[a-z0-9._-]+(\[[a-z0-9,-]+\])?==[^ ]+", block), block
+        assert "--hash=sha256:" in block
+
+
+def test_every_dependency_is_pinned_and_explained() -> None:
+    project = (ROOT / "pyproject.toml").read_text("utf-8").split("[build-system]")[0]
+    names = re.findall(r'"([A-Za-z0-9-]+)(?:[><=]|")', project.split("dependencies", 1)[1])
+    pinned = (ROOT / "requirements.txt").read_text("utf-8").lower()
+    readme = (ROOT / "README.md").read_text("utf-8").lower()
+    assert len(names) > 10
+    for name in names:
+        assert f"\n{name.lower()}==" in f"\n{pinned}", name
+        assert f"`{name.lower()}`" in readme, name
