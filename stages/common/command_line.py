@@ -65,7 +65,7 @@ def number(
             value = convert(text)
         except ValueError:
             value = float("nan")
-        if not (low <= value <= high) or (open_low and value == low):
+        if not low <= value <= high or value == float("inf") or (open_low and value == low):
             raise argparse.ArgumentTypeError(f"{text!r} is not {kind} {bound}")
         return value
 

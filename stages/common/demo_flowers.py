@@ -67,7 +67,7 @@ class Species:
     width: float
     """Greatest width of a petal, as a part of its length."""
     colours: tuple[tuple[str, str], ...]
-    """Colour morphs, each base and tip as #rrggbb; the first is twice as common as the others."""
+    """Colour morphs, each base and tip as #rrggbb; the first is thrice as common as another."""
     marking: str = "plain"
     """Of MARKINGS."""
     mark: str = "#ffffff"
@@ -133,7 +133,7 @@ SPECIES = (
     ),
     Species(
         "dusk daisy", 19, "strap", 0.20,
-        (("#7c5aa0", "#b890c8"), ("#94607c", "#d49cb0"), ("#d0c4e4", "#f4ecf8")),
+        (("#7c5aa0", "#b890c8"), ("#94607c", "#d49cb0"), ("#a87cb8", "#e4c4ec")),
         "tip", "#e8c8d8", opening=12, curl=-0.1, centre_size=0.32, centre_colour="#d88c1c",
         leaf="pointed", leaf_width=0.3,
     ),
@@ -145,7 +145,7 @@ SPECIES = (
     ),
     Species(
         "golden fan", 9, "spoon", 0.36,
-        (("#d08c08", "#fcd030"), ("#c8640a", "#f7a51c"), ("#eedc50", "#fffab0")),
+        (("#d08c08", "#fcd030"), ("#e0c410", "#fff05c"), ("#eedc50", "#fffab0")),
         "veins", "#a05808", layers=2, opening=14, spread=215, centre="stamens", centre_size=0.26,
         centre_colour="#a8480c", leaf="pointed", leaf_width=0.4,
     ),
@@ -430,7 +430,7 @@ class Blossom:
 def _blossom(species: Species, at: Floats, radius: float, rng: Generator) -> Blossom:
     axis = _axis(species.pose, rng)
     first, second = _plane(axis, rng.uniform(0, 2 * np.pi) if species.spread == 360 else 0.1)
-    rates = np.array([2.0] + [1.0] * (len(species.colours) - 1))
+    rates = np.array([3.0] + [1.0] * (len(species.colours) - 1))
     morph = species.colours[rng.choice(len(species.colours), p=rates / rates.sum())]
     tint = 1 + rng.normal(0, 0.07, 3) + rng.normal(0, 0.08)
     base, tip, mark = (np.clip(_rgb(each) * tint, 0, 1) for each in (*morph, species.mark))
@@ -702,16 +702,16 @@ def _flower_places(
     if growth == "cluster":
         count = int(rng.integers(2, 5))
         angles = 2 * np.pi * (np.arange(count) + rng.uniform(0, 0.5, count)) / count
-        away = radius * rng.uniform(0.55, 0.85, count)
+        away = radius * rng.uniform(0.6, 0.9, count)
         offsets = np.stack([np.cos(angles), np.sin(angles)], 1) * away[:, None]
-        return [(top + offset, radius * rng.uniform(0.5, 0.66)) for offset in offsets]
+        return [(top + offset, radius * rng.uniform(0.56, 0.74)) for offset in offsets]
     if growth == "spike":
         count = int(rng.integers(4, 8))
         places = []
         for number in range(count):
             down = np.array([0.0, 1.0]) * radius * (number * 0.42 - 0.75)
             sideways = np.array([(-1) ** number * radius * rng.uniform(0.12, 0.42), 0.0])
-            places.append((top + down + sideways, radius * (0.36 + 0.035 * number)))
+            places.append((top + down + sideways, radius * (0.42 + 0.035 * number)))
         return places
     return [(top, radius)]
 
@@ -807,7 +807,7 @@ def draw(species: Species, rng: Generator, size: int = 128) -> NDArray[np.uint8]
         place = np.array([rng.uniform(0, 1), rng.uniform(0.05, 0.8)]) * size
         _paint_flower(canvas, species, place, size * rng.uniform(0.1, 0.2), sun, rng)
     canvas = _blurred(canvas, size / 128 * rng.uniform(0.7, 3.2)).copy()
-    radius = size * np.clip(rng.normal(0.31, 0.09), 0.14, 0.5)
+    radius = size * np.clip(rng.normal(0.34, 0.07), 0.22, 0.5)
     place = np.clip(rng.normal([0.5, 0.46], 0.09), 0.25, 0.75) * size
     _paint_plant(canvas, species, place, radius, sun, rng)
     _paint_foreground(canvas, rng)
@@ -817,14 +817,14 @@ def draw(species: Species, rng: Generator, size: int = 128) -> NDArray[np.uint8]
 def _paint_foreground(canvas: Floats, rng: Generator) -> None:
     """Leaves that reach in from the picture's edge, before the flower."""
     size = len(canvas)
-    for _ in range(int(rng.choice([0, 0, 1, 2, 3]))):
+    for _ in range(int(rng.choice([0, 0, 1, 1, 2]))):
         green = Species(
             "", 5, "oval", 0.5, (), leaf=str(rng.choice(LEAVES)), leaf_width=rng.uniform(0.1, 0.4),
             leaf_colour=_hex(_hsv(rng.uniform(0.22, 0.4), 0.5, rng.uniform(0.25, 0.6))),
         )  # fmt: skip
         angle = rng.uniform(0, 2 * np.pi)
         middle = np.array([0.5, 0.5]) + rng.normal(0, 0.14, 2)
-        start = middle * size - np.array([np.cos(angle), -np.sin(angle)]) * 0.72 * size
+        start = middle * size - np.array([np.cos(angle), -np.sin(angle)]) * 0.78 * size
         _paint_leaf(canvas, green, start, angle, size * rng.uniform(0.4, 0.8), 1.0, rng)
 
 
@@ -839,7 +839,7 @@ def _photograph(canvas: Floats, sun: Sun, rng: Generator) -> NDArray[np.uint8]:
     light = light - rng.uniform(0, 0.25) * (ramp**2 + ramp[:, None] ** 2) / 2
     warmth = rng.normal(0, 0.1)
     tint = np.array([1 + warmth, 1 + rng.normal(0, 0.02), 1 - warmth])
-    tint *= np.exp(rng.normal(0.05, 0.2))
+    tint *= np.exp(rng.normal(0.08, 0.16))
     canvas = canvas * light[..., None].astype(np.float32) * tint.astype(np.float32)
     grey = canvas.mean(2, keepdims=True)
     canvas = grey + (canvas - grey) * rng.uniform(0.75, 1.12)

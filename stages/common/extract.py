@@ -51,6 +51,8 @@ def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tupl
     backbone = build(name, size)
     precision = choose_precision(asked, backbone)
     if precision != "float32":
+        # Keras numbers unnamed layers by session; `finetune.unfreeze` may name one of them.
+        keras.utils.clear_session()
         set_precision(precision)
         backbone = build(name, size)
     load_weights(backbone, weights)

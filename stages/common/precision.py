@@ -32,9 +32,14 @@ def choose_precision(asked: Precision, network: keras.Model) -> Literal["float32
     """
     if asked != "auto":
         return asked
-    depthwise = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
-    dense = not any(isinstance(layer, depthwise) for layer in network.layers)
+    dense = not any(_is_depthwise(layer) for layer in network.layers)
     return "bfloat16" if dense and machine_has_bfloat16() else "float32"
+
+
+def _is_depthwise(layer: keras.layers.Layer) -> bool:
+    depthwise = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+    # ConvNeXt's are ordinary convolutions in groups of one channel.
+    return isinstance(layer, depthwise) or getattr(layer, "groups", 1) > 1
 
 
 def set_precision(precision: Literal["float32", "bfloat16"]) -> None:

@@ -1,0 +1,126 @@
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from stages.common.command_line import Parser, UserError, number, one_of, run
+
+
+def failing(error: BaseException) -> Callable[[Sequence[str]], None]:
+    def main(_: Sequence[str]) -> None:
+        raise error
+
+    return main
+
+
+def test_run_hands_the_arguments_on_and_exits_with_0(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage", "--set", "demo"])
+    seen: list[str] = []
+    with pytest.raises(SystemExit) as caught:
+        run(seen.extend)
+    assert caught.value.code == 0
+    assert seen == ["--set", "demo"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (UserError("dropout: 2 is too high; lower it"), 1, "error: dropout: 2 is too high; lower"),
+        (FileNotFoundError(2, "No such file or directory", "data/a.csv"), 1, "data/a.csv"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_run_tells_what_the_user_can_mend_in_one_line(
+    error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(failing(error))
+    output = capsys.readouterr()
+    assert caught.value.code == status
+    assert output.err.count("\n") == 1
+    assert words in output.err
+    assert output.out == ""
+
+
+def test_run_keeps_the_traceback_of_a_fault() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(failing(ZeroDivisionError()))
+
+
+def parser() -> Parser:
+    made = Parser("What it does.")
+    made.add_argument("--learning_rate", type=number(float, 0, 10, open_low=True), required=True)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--learning_rate", "11"], "--learning_rate: '11' is not a number above 0 to 10"),
+        (["--learning_rate"], "expected one argument"),
+        ([], "required: --learning_rate"),
+        (["--learning_rate", "1", "--other", "2"], "unrecognized arguments: --other 2"),
+        (["--learning", "1"], "required: --learning_rate"),
+    ],
+)
+def test_a_command_line_that_does_not_parse_is_a_user_error(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        parser().parse_args(arguments)
+    assert "params.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_line_that_parses() -> None:
+    assert parser().parse_args(["--learning_rate", "0.5"]).learning_rate == 0.5
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("0.95", 0.95), ("5e-1", 0.5)])
+def test_a_number_may_be_either_bound(text: str, value: float) -> None:
+    assert number(float, 0, 0.95)(text) == value
+
+
+@pytest.mark.parametrize("text", ["-0.1", "0.96", "nan", "inf", "-inf", "", "None", "many", "1,5"])
+def test_a_number_outside_its_range_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        number(float, 0, 0.95)(text)
+    assert str(caught.value) == f"{text!r} is not a number from 0 to 0.95"
+
+
+def test_an_open_bound_is_refused_itself() -> None:
+    positive = number(float, 0, 10, open_low=True)
+    assert positive("1e-9") == 1e-9
+    for text in ("0", "-0.0", "nan"):
+        with pytest.raises(argparse.ArgumentTypeError, match="above 0 to 10"):
+            positive(text)
+
+
+def test_a_whole_number_stays_whole() -> None:
+    value = number(int, 1)("3")
+    assert (value, type(value)) == (3, int)
+    for text in ("0", "1.5", "1e3", "inf", "nan"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is not a whole number from 1$"):
+            number(int, 1)(text)
+
+
+def test_a_number_without_upper_bound_is_finite() -> None:
+    assert number(float, 0)("1e300") == 1e300
+    with pytest.raises(argparse.ArgumentTypeError, match=r"'inf' is not a number from 0$"):
+        number(float, 0)("inf")
+    assert number(int, 0)("9" * 400) == int("9" * 400)
+
+
+def test_one_of() -> None:
+    choose = one_of(("avg", "max"), "features.pooling")
+    assert choose("max") == "max"
+    for text in ("", "AVG", "av"):
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            choose(text)
+        assert str(caught.value) == f"no features.pooling {text!r}; there are: avg, max"

@@ -1,0 +1,207 @@
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stages.common.backbones import BACKBONES, Backbone, build
+from stages.common.command_line import Parser, UserError
+from stages.common.extract import add_image_options, extract, image_side, load_backbone
+from stages.common.keras_quiet import keras
+
+Pixels = NDArray[np.uint8]
+OPTIONS = {
+    "set": ["demo"],
+    "backbone": ["vgg19"],
+    "image_size": ["native"],
+    "crop": ["center"],
+    "pooling": ["avg"],
+    "views": ["plain", "mirror"],
+    "precision": ["auto"],
+}
+
+
+def batches(order: list[int], size: int) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
+    """Images that tell their position: the left column is 10 n, the right one 10 n + 1."""
+    for start in range(0, len(order), size):
+        positions = np.array(order[start : start + size])
+        columns = 10 * positions[:, None] + np.array([0, 1])
+        images = np.broadcast_to(columns[:, None, :, None], (len(positions), 2, 2, 3))
+        yield positions, images.astype(np.uint8)
+
+
+def left_column(images: Pixels) -> NDArray[np.float32]:
+    return images[:, 0, 0, :2].astype(np.float32)
+
+
+def test_rows_are_in_the_order_of_positions_with_a_column_a_view(tmp_path: Path) -> None:
+    path = tmp_path / "features" / "demo.npy"
+    extract(left_column, batches([3, 0, 4, 1, 2], 2), 5, ["plain", "mirror"], "float32", path)
+    found = np.load(path)
+    assert found.shape == (5, 2, 2)
+    assert found.dtype == np.float32
+    assert found[:, 0, 0].tolist() == [0, 10, 20, 30, 40]
+    assert found[:, 1, 0].tolist() == [1, 11, 21, 31, 41]
+    assert [entry.name for entry in path.parent.iterdir()] == ["demo.npy"]
+
+
+def test_views_are_in_the_order_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "demo.npy"
+    extract(left_column, batches([0, 1], 2), 2, ["mirror"], "float32", path)
+    assert np.load(path)[:, :, 0].tolist() == [[1], [11]]
+
+
+def test_pixels_pass_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "demo.npy"
+    extract(lambda images: images, batches([1, 0], 1), 2, ["plain"], "uint8", path)
+    found = np.load(path, mmap_mode="r")
+    assert found.dtype == np.uint8
+    assert found[1, 0, 0, :, 0].tolist() == [10, 11]
+
+
+def test_files_bytes_are_stable(tmp_path: Path) -> None:
+    for name, order in (("first", [0, 1, 2]), ("second", [2, 0, 1])):
+        path = tmp_path / f"{name}.npy"
+        extract(left_column, batches(order, 2), 3, ["plain"], "float16", path)
+    assert (tmp_path / "first.npy").read_bytes() == (tmp_path / "second.npy").read_bytes()
+
+
+def test_bfloat16_becomes_float16(tmp_path: Path) -> None:
+    def network(images: Pixels) -> Any:
+        return keras.ops.convert_to_numpy(keras.ops.cast(left_column(images), "bfloat16"))
+
+    path = tmp_path / "demo.npy"
+    extract(network, batches([0, 1], 2), 2, ["plain"], "float16", path)
+    found = np.load(path)
+    assert found.dtype == np.float16
+    assert found[:, 0, 0].tolist() == [0, 10]
+
+
+@pytest.mark.parametrize("wrong", [65536.0, -1e30, np.inf, np.nan])
+def test_values_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, wrong: float) -> None:
+    def network(images: Pixels) -> NDArray[np.float32]:
+        values = left_column(images)
+        values[values == 30] = wrong
+        return values
+
+    path = tmp_path / "demo.npy"
+    path.write_bytes(b"old")
+    with pytest.raises(UserError, match=r"do not fit float16 in .*demo\.npy; .*float32") as caught:
+        extract(network, batches([0, 3, 1, 2], 1), 4, ["plain"], "float16", path)
+    assert f"up to {abs(wrong):g}" in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["demo.npy"]
+
+
+def test_the_largest_float16_fits(tmp_path: Path) -> None:
+    path = tmp_path / "demo.npy"
+    extract(
+        lambda images: np.full((len(images), 1), 65504.0), batches([0], 1), 1, ["plain"], "f2", path
+    )
+    assert np.load(path).item() == 65504
+
+
+def parsed(**changes: list[str]) -> Any:
+    parser = Parser(None)
+    add_image_options(parser)
+    words = []
+    for name, values in (OPTIONS | changes).items():
+        words += [f"--{name}", *values]
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "asked", "side"),
+    [
+        ("vgg19", "native", 224),
+        ("inception_v3", "native", 299),
+        ("demo_backbone", "native", 96),
+        ("vgg19", "32", 32),
+        ("vgg19", "250", 250),
+        ("vgg19", "1024", 1024),
+    ],
+)
+def test_image_side_is_native_or_a_number(backbone: str, asked: str, side: int) -> None:
+    assert image_side(parsed(backbone=[backbone], image_size=[asked])) == side
+
+
+def test_options_are_read() -> None:
+    options = parsed(views=["mirror"], crop=["none"], pooling=["max"], precision=["bfloat16"])
+    assert (options.set, options.views, options.crop) == ("demo", ["mirror"], "none")
+    assert (options.pooling, options.precision) == ("max", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("set", "roses", "no set 'roses'; there are: flowers17"),
+        ("backbone", "vgg20", "no backbone 'vgg20'; there are: vgg16, vgg19"),
+        ("image_size", "31", "'31' is not a whole number from 32 to 1024"),
+        ("image_size", "1025", "'1025' is not a whole number from 32 to 1024"),
+        ("image_size", "0", "'0' is not"),
+        ("image_size", "big", "'big' is not"),
+        ("crop", "centre", "no features.crop 'centre'; there are: center, none"),
+        ("pooling", "mean", "no features.pooling 'mean'; there are: avg, max"),
+        ("views", "flip", "no view in features.views 'flip'; there are: plain, mirror"),
+        ("precision", "float16", "there are: auto, float32, bfloat16"),
+    ],
+)
+def test_options_that_there_are_not_are_refused(option: str, value: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parsed(**{option: [value]})
+
+
+def test_at_least_one_view_is_asked_for() -> None:
+    with pytest.raises(UserError, match="--views"):
+        parsed(views=[])
+
+
+def tiny_network(input_tensor: Any, **_: Any) -> keras.Model:
+    """A network of layers that Keras names."""
+    values = keras.layers.Conv2D(2, 3)(input_tensor)
+    values = keras.layers.Conv2D(4, 3)(values)
+    (image,) = keras.utils.get_source_inputs(input_tensor)
+    return keras.Model(image, values)
+
+
+@pytest.fixture
+def tiny_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The weights of a backbone `tiny` that is added to the registry."""
+    module: Any = SimpleNamespace(preprocess_input=lambda image: image)
+    monkeypatch.setitem(BACKBONES, "tiny", Backbone(tiny_network, module, 8, 4, "conv2d_1"))
+    keras.utils.clear_session()
+    policy = keras.config.dtype_policy()
+    path = tmp_path / "tiny.weights.h5"
+    build("tiny", 8).save_weights(path)
+    keras.utils.clear_session()
+    yield path
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_backbone_is_loaded_in_the_precision(tiny_weights: Path, precision: Any) -> None:
+    backbone, chosen = load_backbone("tiny", 8, tiny_weights, precision)
+    assert chosen == precision
+    output = backbone.predict_on_batch(np.ones((1, 8, 8, 3), np.uint8))
+    assert str(output.dtype) == precision
+    reference = build("tiny", 8)
+    reference.load_weights(tiny_weights)
+    for found, wanted in zip(backbone.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+        assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_layers_have_the_same_names_in_either_precision(tiny_weights: Path, precision: Any) -> None:
+    """A name in `finetune.unfreeze` means the same layer here as in the model of the head."""
+    backbone, _ = load_backbone("tiny", 8, tiny_weights, precision)
+    assert [layer.name for layer in backbone.layers] == ["image", "conv2d", "conv2d_1"]
+
+
+def test_weights_that_do_not_fit_are_named(tiny_weights: Path) -> None:
+    tiny_weights.write_bytes(b"rubbish")
+    with pytest.raises(UserError, match=r"tiny\.weights\.h5 does not fit tiny"):
+        load_backbone("tiny", 8, tiny_weights, "float32")

@@ -1,0 +1,196 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from numpy.typing import NDArray
+
+from stages.common.scores import (
+    accuracy,
+    all_scores,
+    calibration_error,
+    confusion,
+    log_loss,
+    mean_class_accuracy,
+    precision,
+    recall,
+    top_accuracy,
+)
+
+# Five images of three of four classes; predicted 0, 0, 1, 2, 1.
+TRUTH = np.array([0, 1, 1, 2, 0])
+PROBABILITIES = np.array(
+    [
+        [0.7, 0.1, 0.1, 0.1],
+        [0.5, 0.3, 0.1, 0.1],
+        [0.2, 0.6, 0.1, 0.1],
+        [0.1, 0.2, 0.4, 0.3],
+        [0.1, 0.8, 0.05, 0.05],
+    ]
+)
+COUNTS = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    return np.eye(classes)[labels]
+
+
+def random_results() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Probabilities of a middling classifier, and the truth, of 300 images of 7 classes."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        truth = np.concatenate([np.arange(7), rng.integers(7, size=293)])
+        scores = rng.normal(size=(300, 7)) + 1.5 * one_hot(truth, 7)
+        shares = np.exp(scores)
+        yield (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32), truth
+
+
+def test_accuracy() -> None:
+    assert accuracy(PROBABILITIES, TRUTH) == 3 / 5
+
+
+def test_accuracy_takes_the_first_of_equals() -> None:
+    assert accuracy(np.full((4, 4), 0.25), np.arange(4)) == 1 / 4
+
+
+def test_confusion_has_the_truth_in_rows() -> None:
+    counts = confusion(np.array([1, 1, 2]), np.array([0, 1, 0]), 4)
+    assert counts.tolist() == [[0, 1, 1, 0], [0, 1, 0, 0], [0] * 4, [0] * 4]
+    assert confusion(PROBABILITIES.argmax(1), TRUTH, 4).tolist() == COUNTS
+
+
+def test_recall_and_precision() -> None:
+    counts = np.array([[3, 1, 0], [1, 4, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(recall(counts), [3 / 4, 4 / 5, np.nan])
+    lopsided = np.array([[2, 2], [0, 3]])
+    np.testing.assert_array_equal(recall(lopsided), [1 / 2, 1])
+    np.testing.assert_array_equal(precision(lopsided), [1, 3 / 5])
+
+
+def test_precision_of_a_class_never_predicted_is_nan_and_its_recall_0() -> None:
+    counts = np.array([[0, 2], [0, 3]])
+    np.testing.assert_array_equal(precision(counts), [np.nan, 3 / 5])
+    np.testing.assert_array_equal(recall(counts), [0, 1])
+
+
+def test_mean_class_accuracy_weighs_classes_alike_and_leaves_absent_ones_out() -> None:
+    assert mean_class_accuracy(PROBABILITIES, TRUTH) == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+    always_0 = np.tile([1.0, 0.0], (10, 1))
+    truth = np.array([0] * 9 + [1])
+    assert accuracy(always_0, truth) == 0.9
+    assert mean_class_accuracy(always_0, truth) == 0.5
+
+
+def test_top_accuracy() -> None:
+    """The true class's places are 1, 2, 1, 1, 2."""
+    assert top_accuracy(PROBABILITIES, TRUTH, 1) == 3 / 5
+    assert top_accuracy(PROBABILITIES, TRUTH, 2) == 1
+    order = np.array([[0.3, 0.25, 0.2, 0.15, 0.07, 0.03]])
+    found = [top_accuracy(order, np.array([label])) for label in range(6)]
+    assert found == [1, 1, 1, 1, 1, 0]
+
+
+def test_ties_count_against_top_accuracy() -> None:
+    tied = np.array([[0.4, 0.3, 0.3]])
+    assert top_accuracy(tied, np.array([1]), 2) == 0
+    assert top_accuracy(tied, np.array([2]), 2) == 0
+    assert top_accuracy(tied, np.array([1]), 3) == 1
+    assert top_accuracy(np.full((6, 6), 1 / 6), np.arange(6), 5) == 0
+
+
+def test_log_loss() -> None:
+    wanted = -np.log(0.7 * 0.3 * 0.6 * 0.4 * 0.1) / 5
+    assert log_loss(PROBABILITIES, TRUTH) == pytest.approx(wanted)
+    assert log_loss(np.full((3, 4), 0.25), np.array([0, 1, 2])) == pytest.approx(np.log(4))
+
+
+def test_log_loss_of_a_certain_error_is_bounded() -> None:
+    """The smallest step of float32 at 1 is 2 to the power of -23."""
+    assert log_loss(np.array([[0.0, 1.0]]), np.array([0])) == pytest.approx(23 * np.log(2))
+
+
+def test_calibration_error_by_hand() -> None:
+    """In two bins, (0, 0.5] and (0.5, 1].
+
+    Confidences 0.4 (right) and 0.5 (wrong) have the mean 0.45 against an accuracy of 1/2; 0.7
+    (right), 0.6 (right) and 0.8 (wrong) have 0.7 against 2/3. The error is 2/5 of 0.05 and 3/5 of
+    0.0333, 0.04 in all.
+    """
+    assert calibration_error(PROBABILITIES, TRUTH, bins=2) == pytest.approx(0.04)
+
+
+def test_calibration_error_in_one_bin_is_confidence_against_accuracy() -> None:
+    assert calibration_error(PROBABILITIES, TRUTH, bins=1) == pytest.approx(0.6 - 0.6, abs=1e-12)
+    assert calibration_error(PROBABILITIES[:2], TRUTH[:2], bins=1) == pytest.approx(0.6 - 0.5)
+
+
+def test_calibration_error_in_fifteen_bins_parts_what_one_would_cancel() -> None:
+    """0.6 and wrong, 0.8 and right: gaps of 0.6 and 0.2 that do not make up for each other."""
+    shares = np.array([[0.6, 0.4], [0.8, 0.2]])
+    assert calibration_error(shares, np.array([1, 0])) == pytest.approx((0.6 + 0.2) / 2)
+    assert calibration_error(shares, np.array([1, 0]), bins=1) == pytest.approx(0.2)
+
+
+def test_a_bins_upper_bound_belongs_to_it() -> None:
+    """0.5 and right lies in (0, 0.5], apart from 0.6 and wrong: gaps of 0.5 and 0.6."""
+    shares = np.array([[0.5, 0.5], [0.6, 0.4]])
+    assert calibration_error(shares, np.array([0, 1]), bins=2) == pytest.approx((0.5 + 0.6) / 2)
+
+
+def test_a_perfect_classifier() -> None:
+    truth = np.array([0, 1, 2, 3, 4, 5, 5])
+    assert all_scores(one_hot(truth, 6), truth) == {
+        "accuracy": 1,
+        "mean_class_accuracy": 1,
+        "top5_accuracy": 1,
+        "log_loss": 0,
+        "calibration_error": 0,
+    }
+
+
+def test_the_worst_classifier() -> None:
+    """Sure of a wrong class. Zeros tie in sixth place or below, which is no top five."""
+    truth = np.array([0, 1, 2, 3, 4, 5])
+    assert all_scores(one_hot((truth + 1) % 6, 6), truth) == {
+        "accuracy": 0,
+        "mean_class_accuracy": 0,
+        "top5_accuracy": 0,
+        "log_loss": 15.942385,
+        "calibration_error": 1,
+    }
+
+
+def test_all_scores_are_plain_numbers_of_six_digits() -> None:
+    shares, truth = next(random_results())
+    scores = all_scores(shares, truth)
+    assert all(type(score) is float and score == round(score, 6) for score in scores.values())
+    assert scores["log_loss"] == round(log_loss(shares, truth), 6)
+    assert scores["top5_accuracy"] == round(top_accuracy(shares, truth, 5), 6)
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    for shares, truth in random_results():
+        predicted = shares.argmax(axis=1)
+        counts = confusion(predicted, truth, 7)
+        np.testing.assert_array_equal(counts, sklearn.metrics.confusion_matrix(truth, predicted))
+        np.testing.assert_allclose(
+            recall(counts), sklearn.metrics.recall_score(truth, predicted, average=None)
+        )
+        np.testing.assert_allclose(
+            precision(counts), sklearn.metrics.precision_score(truth, predicted, average=None)
+        )
+        found = [
+            accuracy(shares, truth),
+            mean_class_accuracy(shares, truth),
+            top_accuracy(shares, truth, 5),
+            top_accuracy(shares, truth, 2),
+            log_loss(shares, truth),
+        ]
+        wanted = [
+            sklearn.metrics.accuracy_score(truth, predicted),
+            sklearn.metrics.balanced_accuracy_score(truth, predicted),
+            sklearn.metrics.top_k_accuracy_score(truth, shares, k=5),
+            sklearn.metrics.top_k_accuracy_score(truth, shares, k=2),
+            sklearn.metrics.log_loss(truth, shares),
+        ]
+        assert found == pytest.approx(wanted, rel=1e-6)
