@@ -69,12 +69,12 @@ def main(arguments: Sequence[str]) -> None:
 
     models = Path("models", options.set, options.backbone)
     history_path = Path(f"metrics/history/{options.set}-{options.backbone}-finetuned.csv")
-    if options.epochs == 0 or options.unfreeze == "0":
-        pass_through(models, history_path)
-        return
     split_path = Path(f"data/splits/{options.set}.csv")
     prefix = Path(f"data/prefix/{options.set}/{options.backbone}.npy")
     values = np.load(prefix, mmap_mode="r")
+    if options.epochs == 0 or values.size == 0:
+        pass_through(models, history_path)
+        return
     split = read_split(split_path)
     make_repeatable(options.seed)
 

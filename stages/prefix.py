@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> None:
         pixels = cut is backbone.input
         dtype = "uint8" if pixels else "float32" if options.precision == "float32" else "float16"
         print(
-            f"{image_set.images} images, up to {cut.name}, {cut.shape[1:]} as {dtype}, {precision}"
+            f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}; "
+            f"a map of {cut.shape[1:]} of each, as {dtype}"
         )
         network = keras.Model(backbone.input, cut)
         network.compile(jit_compile=False)

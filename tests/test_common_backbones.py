@@ -82,7 +82,7 @@ def test_names_and_width_are_the_registrys(network: keras.Model) -> None:
 def test_preprocessing_is_part_of_the_network(network: keras.Model) -> None:
     first = next(layer for layer in network.layers if not isinstance(layer, PREPARING))
     prepare = keras.Model(network.input, first.input)
-    image = np.broadcast_to(np.float32(COLOUR), (1, SIZE, SIZE, 3))
+    image = np.broadcast_to(np.array(COLOUR, np.float32), (1, SIZE, SIZE, 3))
     prepared = np.asarray(prepare(image))
     wanted = np.broadcast_to(PREPROCESSED[network.name], prepared.shape)
     np.testing.assert_allclose(prepared, wanted, rtol=1e-4, atol=1e-5)
@@ -131,8 +131,12 @@ def test_a_cut_lies_as_high_as_branches_allow() -> None:
 
 def test_where_batch_norm_trains_nothing_is_cut_off(demo: keras.Model) -> None:
     assert cut_for(demo, "auto", "train") is demo.input
+
+
+def test_the_cut_lies_below_the_first_unfrozen_layer_with_weights(demo: keras.Model) -> None:
+    """The default, `block2_out`, has none, so its output can be cached."""
     frozen = cut_for(demo, "auto", "frozen")
-    assert frozen is cut_before(demo, first_unfrozen(demo, "auto"))
+    assert frozen is demo.get_layer("block2_out").output
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
@@ -201,7 +205,7 @@ def test_freezing_anew_forgets_the_last_time(demo: keras.Model) -> None:
 
 
 def test_pooling() -> None:
-    feature_map = np.float32([[[[1, 10], [2, 20]], [[3, 30], [6, 0]]]])
+    feature_map = np.array([[[[1, 10], [2, 20]], [[3, 30], [6, 0]]]], np.float32)
     np.testing.assert_array_equal(pooling_layer("avg")(feature_map), [[3, 15]])
     np.testing.assert_array_equal(pooling_layer("max")(feature_map), [[6, 30]])
 

@@ -137,7 +137,7 @@ def test_shared_layers_stay_shared(tmp_path: Path) -> None:
     save_model(model, tmp_path / "shared.keras")
     read = load_model(tmp_path / "shared.keras")
     assert len(read.weights) == 2
-    values = np.float32([[1, 2]])
+    values = np.array([[1, 2]], np.float32)
     np.testing.assert_array_equal(read.predict_on_batch(values), model.predict_on_batch(values))
 
 

@@ -37,7 +37,7 @@ def test_columns_of_different_lengths_are_an_error(tmp_path: Path) -> None:
 
 def test_probabilities_come_back_and_their_bytes_are_stable(tmp_path: Path) -> None:
     first, second = tmp_path / "a" / "first.npy", tmp_path / "second.npy"
-    probabilities = np.float32([[0.25, 0.75], [1, 0]])
+    probabilities = np.array([[0.25, 0.75], [1, 0]], np.float32)
     for path in (first, second):
         write_probabilities(path, probabilities)
     assert first.read_bytes() == second.read_bytes()

@@ -34,9 +34,9 @@ STAGES_AFTER_FEATURES = {"head", "finetune", "evaluate", "report"}
 
 
 class Clone:
-    """A clone of this repository with its own DVC cache and small parameters, committed."""
+    """A clone of this repository with its own DVC cache and changed parameters, committed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, changes: dict[str, str]) -> None:
         self.folder = folder
         paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
         self.environment = os.environ | {"PATH": os.pathsep.join(paths)}
@@ -50,7 +50,7 @@ class Clone:
         self("git", "init", "--quiet")
         self("git", "config", "user.name", "test")
         self("git", "config", "user.email", "test@example.org")
-        self.set_parameters(SHRUNK)
+        self.set_parameters(changes)
         self.commit()
 
     def set_parameters(self, changes: dict[str, str]) -> None:
@@ -94,7 +94,7 @@ class Clone:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    clone = Clone(tmp_path_factory.mktemp("clone"))
+    clone = Clone(tmp_path_factory.mktemp("clone"), SHRUNK)
     stages = clone.ran("dvc", "repro")
     assert stages == {
         "download", "weights", "split", "features", "prefix", "head", "finetune", "evaluate",

@@ -155,10 +155,11 @@ def cut_for(
 
     Where batch norm trains, in every layer that there is, it is the network's input.
     """
-    position = first_unfrozen(backbone, unfreeze)
-    if position == len(backbone.layers):
+    unfrozen = range(first_unfrozen(backbone, unfreeze), len(backbone.layers))
+    trained = [position for position in unfrozen if backbone.layers[position].weights]
+    if not trained:
         return None
-    return cut_before(backbone, position) if batch_norm == "frozen" else backbone.input
+    return cut_before(backbone, trained[0]) if batch_norm == "frozen" else backbone.input
 
 
 def freeze(

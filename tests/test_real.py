@@ -1,0 +1,62 @@
+"""A short run on real flowers, where FLOWERS_MIRROR names a folder that holds them.
+
+    FLOWERS_MIRROR=../shared/mirror python -m pytest -m slow tests/test_real.py
+
+The floors are a few images below what the run gave when it was written (see README.md).
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.test_repro import Clone
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("FLOWERS_MIRROR" not in os.environ, reason="FLOWERS_MIRROR is not set"),
+]
+RUN = "flowers17-mobilenet_v2_035"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone with the default parameters, but for one set and one backbone."""
+    changes = {r"^sets:.*": "sets: [flowers17]", r"^backbones:.*": "backbones: [mobilenet_v2_035]"}
+    clone = Clone(tmp_path_factory.mktemp("real"), changes)
+    mirror = Path(os.environ["FLOWERS_MIRROR"]).resolve()
+    clone("dvc", "repro", FLOWERS_MIRROR=str(mirror))
+    clone.commit()
+    return clone
+
+
+def metrics(clone: Clone) -> dict[str, dict[str, float]]:
+    path = clone.folder / "metrics/flowers17/mobilenet_v2_035.json"
+    return dict(json.loads(path.read_text()))
+
+
+def test_real_flowers_are_recognised(clone: Clone) -> None:
+    scores = metrics(clone)
+    assert scores["head"]["images"] == 272
+    assert scores["head"]["accuracy"] > 0.93
+    assert scores["finetuned"]["accuracy"] > 0.94
+
+
+def test_where_images_and_weights_came_from_is_said(clone: Clone) -> None:
+    source = json.loads((clone.folder / "data/raw/flowers17/source.json").read_text())
+    assert source["source"] == "mirror"
+    assert source["files"]["17flowers.tgz"]["published"] is False
+    assert metrics(clone)["head"]["weights"] == "mirror"
+    page = (clone.folder / "metrics/report/index.html").read_text()
+    assert "not the published" in page.lower()
+
+
+def test_the_ordered_protocol_runs_from_the_same_features(clone: Clone) -> None:
+    change = ["-S", "split.protocol=ordered", "-S", "finetune.unfreeze=0"]
+    stages = clone.ran("dvc", "exp", "run", *change)
+    assert stages == {"split", "prefix", "head", "finetune", "evaluate", "report"}
+    scores = metrics(clone)
+    assert scores["head"]["images"] == 255
+    assert scores["head"]["accuracy"] > 0.80
+    assert scores["finetuned"] == scores["head"]
