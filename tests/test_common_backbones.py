@@ -41,6 +41,8 @@ PREPROCESSED = {
     "inception_v3": TF,
     "xception": TF,
     "resnet50": CAFFE,
+    "resnet50_v2": TF,
+    "inception_resnet_v2": TF,
     "mobilenet": TF,
     "mobilenet_v2": TF,
     "mobilenet_v2_035": TF,
@@ -49,6 +51,7 @@ PREPROCESSED = {
     "efficientnet_v2_b0": TORCH,
     "efficientnet_v2_s": BY_128,
     "convnext_tiny": TORCH,
+    "nasnet_mobile": TF,
     "demo_backbone": TF,
 }
 
@@ -239,3 +242,8 @@ def test_shipped_weights_are_in_the_repository() -> None:
     assert set(SHIPPED_WEIGHTS) <= set(BACKBONES)
     root = Path(demo_backbone.__file__).parents[2]
     assert all((root / path).is_file() for path in SHIPPED_WEIGHTS.values())
+
+
+def test_a_size_that_the_network_cannot_take_is_named() -> None:
+    with pytest.raises(UserError, match=r"features.image_size 32 does not suit inception_v3 .*299"):
+        build("inception_v3", 32)

@@ -2,6 +2,9 @@
 
 To add one, add a line to BACKBONES; tests/test_common_backbones.py checks it. Every network is
 built to take RGB images from 0 to 255: its own `preprocess_input` is part of it.
+
+The first EfficientNet is not among them: Keras builds it with one scaling layer more when it loads
+the ImageNet weights, so that the weights stage's file does not say all about it.
 """
 
 from collections.abc import Callable
@@ -44,6 +47,10 @@ BACKBONES = {
     "inception_v3": Backbone(apps.InceptionV3, apps.inception_v3, 299, 2048, "mixed8"),
     "xception": Backbone(apps.Xception, apps.xception, 299, 2048, "block13_sepconv1_act"),
     "resnet50": Backbone(apps.ResNet50, apps.resnet50, 224, 2048, "conv5_block1_1_conv"),
+    "resnet50_v2": Backbone(apps.ResNet50V2, apps.resnet_v2, 224, 2048, "conv5_block1_preact_bn"),
+    "inception_resnet_v2": Backbone(
+        apps.InceptionResNetV2, apps.inception_resnet_v2, 299, 1536, "mixed_7a"
+    ),
     "mobilenet": Backbone(apps.MobileNet, apps.mobilenet, 224, 1024, "conv_dw_12"),
     "mobilenet_v2": Backbone(apps.MobileNetV2, apps.mobilenet_v2, 224, 1280, "block_13_expand"),
     "mobilenet_v2_035": Backbone(
@@ -62,6 +69,9 @@ BACKBONES = {
     "convnext_tiny": Backbone(
         apps.ConvNeXtTiny, apps.convnext, 224, 768, "convnext_tiny_downsampling_block_2"
     ),
+    "nasnet_mobile": Backbone(
+        apps.NASNetMobile, apps.nasnet, 224, 1056, "adjust_conv_projection_12"
+    ),
     "demo_backbone": Backbone(demo_backbone.DemoBackbone, demo_backbone, 96, 256, "block2_out"),
 }
 """Every backbone by its name in params.yaml."""
@@ -74,16 +84,23 @@ def build(name: str, size: int, weights: str | None = None) -> keras.Model:
     """Build a backbone from images, (n, size, size, 3) from 0 to 255, to its last feature map.
 
     `weights` is what the Keras constructor takes: None for random ones by Keras's global seed,
-    `imagenet` for the published ones. Preprocessing is part of the network.
+    `imagenet` for the published ones. Preprocessing is part of the network. Raises UserError for a
+    size that the network cannot take.
     """
     backbone = BACKBONES[name]
     image = keras.Input((size, size, 3), name="image")
-    network = backbone.constructor(
-        include_top=False,
-        weights=weights,
-        input_tensor=backbone.module.preprocess_input(image),
-        **backbone.options,
-    )
+    try:
+        network = backbone.constructor(
+            include_top=False,
+            weights=weights,
+            input_tensor=backbone.module.preprocess_input(image),
+            **backbone.options,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"features.image_size {size} does not suit {name} ({str(error).splitlines()[0]}); "
+            f"its own is {backbone.size}"
+        ) from error
     # Named afterwards, as EfficientNetV2 chooses its preprocessing by the name that it is given.
     return keras.Model(image, network.output, name=name)
 
