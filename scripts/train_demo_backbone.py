@@ -3,10 +3,10 @@
     python -m scripts.train_demo_backbone
 
 draws 200 random species, 50 pictures each, trains the network to tell them apart, and writes
-stages/common/demo_backbone.weights.h5 (1.5 MB). It took 22 minutes of processor time, 38 on the clock
-of two cores shared with other work; accuracy on the held-out pictures was 0.897, of 200 species.
-With the default parameters (`make demo`) a head on the features then reaches 0.960 on the stratified
-validation part of `demo`, and the fine-tuned model 0.967.
+stages/common/demo_backbone.weights.h5 (1.5 MB). It took 22 minutes of processor time, 38 on
+the clock of two cores shared with other work; accuracy on the held-out pictures was 0.897, of 200
+species. With the default parameters (`make demo`) a head on the features then reaches 0.960 on the
+stratified validation part of `demo`, and the fine-tuned model 0.967.
 Training is seeded, but sums over threads, so another run gives weights that differ slightly.
 """
 
