@@ -111,4 +111,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print(
+            "interrupted: finished stages are kept, `make demo` goes on from here", file=sys.stderr
+        )
+        sys.exit(130)
