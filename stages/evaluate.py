@@ -64,9 +64,9 @@ def main(arguments: Sequence[str]) -> None:
     info = read_json(Path(f"data/features/{options.set}/{options.backbone}.json"))
     classes = read_json(models / "classes.json")
     part = table.reported_part
-    rows = np.flatnonzero(np.asarray(table.parts) == part)
+    rows = np.flatnonzero(table.parts[0] == part)
     truth, images = table.labels[rows], [table.images[row] for row in rows]
-    given = {name: np.load(models / f"{name}_probabilities.npy")[rows] for name in MODELS}
+    given = {name: np.load(models / f"{name}_probabilities.npy")[0, rows] for name in MODELS}
 
     facts = {
         "images": len(rows),

@@ -1,8 +1,10 @@
 """Decide which images train, which validate and, where the protocol has them, which test.
 
-    python -m stages.split --set flowers17 --protocol stratified --fraction 0.2 --seed 42 --fold 1
+    python -m stages.split --set flowers17 --protocol stratified --fraction 0.2 --seed 42 --fold 1 \
+        --repeats 1
 
-Writes `data/splits/SET.csv`: image, label (from 0), class name, part.
+Writes `data/splits/SET.csv`: image, label (from 0), class name, part; with more than one repeat a
+column for each further one, `part_2` and so on, drawn with the next seed, or of the next fold.
 """
 
 from collections import Counter
@@ -16,9 +18,10 @@ from sklearn.model_selection import train_test_split
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import write_csv
 from stages.common.sets import SETS, ImageSet, read_labels, read_mat
+from stages.common.splits import part_columns
 
 PROTOCOLS = ("stratified", "official", "ordered")
-COLUMNS = ("image", "label", "class", "part")
+FOLDS = 3
 
 Labels = NDArray[np.int64]
 Parts = NDArray[np.str_]
@@ -115,19 +118,30 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--protocol", type=one_of(PROTOCOLS, "split.protocol"), required=True)
     parser.add_argument("--fraction", type=number(float, 0.01, 0.99), required=True)
     parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
-    parser.add_argument("--fold", type=number(int, 1, 3), required=True)
+    parser.add_argument("--fold", type=number(int, 1, FOLDS), required=True)
+    parser.add_argument("--repeats", type=number(int, 1, 1000), required=True)
     options = parser.parse_args(arguments)
 
     image_set = SETS[options.set]
     raw = Path("data/raw", image_set.name)
     labels = read_labels(image_set, raw)
-    parts = choose_parts(
-        image_set, labels, raw, options.protocol, options.fraction, options.seed, options.fold
-    )
+    parts = [
+        choose_parts(
+            image_set,
+            labels,
+            raw,
+            options.protocol,
+            options.fraction,
+            options.seed + repeat,
+            (options.fold + repeat - 1) % FOLDS + 1,
+        )
+        for repeat in range(options.repeats)
+    ]
     names = [image_set.class_names[label] for label in labels]
-    rows = zip(image_set.image_names, labels, names, parts, strict=True)
-    write_csv(Path(f"data/splits/{image_set.name}.csv"), COLUMNS, rows)
-    counts = ", ".join(f"{count} {part}" for part, count in Counter(parts).items())
+    rows = zip(image_set.image_names, labels, names, *parts, strict=True)
+    columns = ["image", "label", "class", *part_columns(options.repeats)]
+    write_csv(Path(f"data/splits/{image_set.name}.csv"), columns, rows)
+    counts = ", ".join(f"{count} {part}" for part, count in Counter(parts[0]).items())
     print(f"{image_set.name}, {options.protocol}: {counts}")
 
 

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from stages.common.backbones import Pooling, build, pooling_layer
 from stages.common.command_line import UserError
 from stages.common.keras_quiet import keras
-from stages.common.models import build_classifier, build_head, load_model, save_model
+from stages.common.models import (
+    build_classifier,
+    build_head,
+    flat_weights,
+    load_model,
+    save_model,
+    set_flat_weights,
+)
 
 SIZE, CLASSES = 32, 3
 ROOT = Path(__file__).parents[1]
@@ -65,6 +72,15 @@ def test_heads_have_the_layers_asked_for(
     assert activations == ["relu"] * len(hidden) + ["softmax"]
     assert (head.input_shape, head.output_shape) == ((None, 6), (None, CLASSES))
     assert head.name == "head"
+
+
+def test_flat_weights_go_into_a_model_of_the_same_shape() -> None:
+    one, other = (build_head(4, [3], 0.5, 2) for _ in range(2))
+    values = flat_weights(one)
+    assert values.shape == (4 * 3 + 3 + 3 * 2 + 2,)
+    set_flat_weights(other, values)
+    features = np.ones((2, 4), np.float32)
+    np.testing.assert_array_equal(one(features), other(features))
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])

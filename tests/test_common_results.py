@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.common.results import HISTORY_COLUMNS, write_history, write_probabilities
+from stages.common.results import HISTORY_COLUMNS, write_array, write_history
 
 
 def test_a_history_has_a_row_an_epoch_from_1(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_probabilities_come_back_and_their_bytes_are_stable(tmp_path: Path) -> N
     first, second = tmp_path / "a" / "first.npy", tmp_path / "second.npy"
     probabilities = np.array([[0.25, 0.75], [1, 0]], np.float32)
     for path in (first, second):
-        write_probabilities(path, probabilities)
+        write_array(path, probabilities)
     assert first.read_bytes() == second.read_bytes()
     read = np.load(first)
     np.testing.assert_array_equal(read, probabilities)

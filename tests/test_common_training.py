@@ -100,20 +100,20 @@ def test_an_epoch_depends_on_seed_and_number_alone() -> None:
 
 
 def test_without_patience_val_is_watched() -> None:
-    parts = ["train", "val", "train", "val"]
+    parts = np.array(["train", "val", "train", "val"])
     train, watched = choose_rows(np.zeros(4, int), parts, patience=0, seed=0)
     assert (train.tolist(), watched.tolist()) == ([0, 2], [1, 3])
 
 
 def test_early_stopping_watches_val_where_test_is_reported() -> None:
-    parts = ["train", "val", "train", "test"]
+    parts = np.array(["train", "val", "train", "test"])
     train, watched = choose_rows(np.zeros(4, int), parts, patience=3, seed=0)
     assert (train.tolist(), watched.tolist()) == ([0, 2], [1])
 
 
 def test_early_stopping_holds_a_stratified_tenth_out_where_val_is_reported() -> None:
     labels = np.repeat([0, 1], 50)
-    parts = (["train"] * 40 + ["val"] * 10) * 2
+    parts = np.array((["train"] * 40 + ["val"] * 10) * 2)
     train, watched = choose_rows(labels, parts, patience=3, seed=0)
     assert np.bincount(labels[watched]).tolist() == [4, 4]
     both = np.concatenate([train, watched])

@@ -51,7 +51,8 @@ def test_only_the_reported_part_is_scored(stages: Stages) -> None:
     probabilities[26] = [1, 0, 0]
     for name in ("head", "finetuned"):
         np.save(
-            stages.folder / f"models/tiny/demo_backbone/{name}_probabilities.npy", probabilities
+            stages.folder / f"models/tiny/demo_backbone/{name}_probabilities.npy",
+            probabilities[np.newaxis],
         )
     stages.run_evaluate(protocol="official")
     scores = read_json(stages.folder / METRICS)["head"]

@@ -10,6 +10,7 @@ from stages.common.keras_quiet import keras
 from tests.test_head import MODEL, images_of
 from tests.tiny_set import Stages
 
+NAMES = ("head", "finetuned")
 HISTORY = "metrics/history/tiny-demo_backbone-finetuned.csv"
 
 
@@ -29,7 +30,7 @@ def changed(stages: Stages) -> set[str]:
 
 def test_the_model_file_gives_the_probabilities_that_are_scored(ran: Stages) -> None:
     model = keras.saving.load_model(ran.folder / MODEL / "finetuned.keras")
-    expected = np.load(ran.folder / MODEL / "finetuned_probabilities.npy")
+    expected = np.load(ran.folder / MODEL / "finetuned_probabilities.npy")[0]
     np.testing.assert_allclose(model.predict_on_batch(images_of(ran)), expected, atol=1e-4)
 
 
@@ -49,7 +50,7 @@ def test_where_batch_norm_trains_it_does_so_everywhere(stages: Stages) -> None:
     assert not any("conv" in path and not path.startswith("features") for path in paths)
     model = keras.saving.load_model(stages.folder / MODEL / "finetuned.keras")
     assert model.get_layer("demo_backbone").get_layer("stem_bn").momentum == 0.5
-    expected = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")
+    expected = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")[0]
     np.testing.assert_allclose(model.predict_on_batch(images_of(stages)), expected, atol=1e-4)
 
 
@@ -69,8 +70,8 @@ def test_without_fine_tuning_the_head_is_passed_through(
 def test_training_goes_on_from_the_head(stages: Stages) -> None:
     stages.run_head(epochs=60, learning_rate=0.01)
     stages.run_finetune(epochs=1, learning_rate=1e-9)
-    head = np.load(stages.folder / MODEL / "head_probabilities.npy")
-    finetuned = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")
+    head = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
+    finetuned = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")[0]
     np.testing.assert_allclose(finetuned, head, atol=1e-3)
 
 
@@ -125,3 +126,21 @@ def test_a_wrong_parameter_is_named(
 ) -> None:
     with pytest.raises(UserError, match=message):
         stages.run_finetune(**change)
+
+
+def test_repeats_have_splits_and_seeds_of_their_own(stages: Stages) -> None:
+    stages.run_split(repeats=2)
+    stages.run_head()
+    stages.run_finetune()
+    together = [np.load(stages.folder / MODEL / f"{name}_probabilities.npy") for name in NAMES]
+    assert [len(each) for each in together] == [2, 2]
+    models = [(stages.folder / MODEL / f"{name}.keras").read_bytes() for name in NAMES]
+    for repeat in (1, 0):
+        stages.run_split(seed=42 + repeat)
+        stages.run_head(seed=42 + repeat)
+        stages.run_finetune(seed=42 + repeat)
+        for name, each in zip(NAMES, together, strict=True):
+            alone = np.load(stages.folder / MODEL / f"{name}_probabilities.npy")[0]
+            np.testing.assert_array_equal(each[repeat], alone)
+    # The model files are the first repeat's.
+    assert [(stages.folder / MODEL / f"{name}.keras").read_bytes() for name in NAMES] == models

@@ -1,13 +1,16 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.io
+from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
 from stages.common.sets import SETS
+from stages.common.splits import read_split
 from stages.split import choose_parts, ordered, published, read_official, stratified
 from tests.tiny_set import TINY, Stages
 
@@ -108,3 +111,27 @@ def test_a_wrong_parameter_is_named(
 ) -> None:
     with pytest.raises(UserError, match=message):
         stages.run_split(**changes)
+
+
+def test_each_repeat_has_the_next_seed(stages: Stages) -> None:
+    stages.run_split(repeats=3, seed=7)
+    together = read_split(stages.folder / "data/splits/tiny.csv").parts
+    for repeat in range(3):
+        stages.run_split(seed=7 + repeat)
+        alone = read_split(stages.folder / "data/splits/tiny.csv").parts
+        assert alone.shape == (1, 30)
+        assert together[repeat].tolist() == alone[0].tolist()
+
+
+def test_each_repeat_has_the_next_published_fold(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def choose(*arguments: Any) -> NDArray[np.str_]:
+        seen.append(arguments[-1])
+        return np.array(["train"] * 20 + ["val"] * 10)
+
+    monkeypatch.setattr("stages.split.choose_parts", choose)
+    stages.run_split(repeats=3, fold=2)
+    assert seen == [2, 3, 1]

@@ -113,7 +113,7 @@ class Stages:
     def run_split(self, **changes: Any) -> None:
         from stages.split import main
 
-        self.run(main, "--set", "tiny", **self.split | changes)
+        self.run(main, "--set", "tiny", **{"repeats": 1} | self.split | changes)
 
     def run_features(self, **changes: Any) -> None:
         from stages.features import main

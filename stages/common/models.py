@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stages.common.backbones import Pooling, pooling_layer
 from stages.common.command_line import UserError
 from stages.common.files import replacing
@@ -40,6 +43,19 @@ def build_classifier(
     outputs = [head(pool(backbone(seen[view]))) for view in views]
     probabilities = outputs[0] if len(outputs) == 1 else keras.layers.average(outputs)
     return keras.Model(image, probabilities, name="classifier")
+
+
+def flat_weights(model: keras.Model) -> NDArray[np.float32]:
+    """All weights of a model, one after the other, shape (weights,)."""
+    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
+def set_flat_weights(model: keras.Model, values: NDArray[np.float32]) -> None:
+    """Give a model the weights that `flat_weights` took from one of the same shape."""
+    shapes = [weight.shape for weight in model.weights]
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
+    parts = np.split(values, ends[:-1])
+    model.set_weights([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
 
 
 def save_model(model: keras.Model, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,12 @@ def write_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
     write_csv(path, ["epoch", *HISTORY_COLUMNS], rows)
 
 
-def write_probabilities(path: Path, probabilities: NDArray[np.float32]) -> None:
-    """Write probabilities (images, classes) as a .npy file."""
+def history_path(set_name: str, backbone: str, model: str) -> Path:
+    """Where the history of a set's and backbone's `model`, head or finetuned, is kept."""
+    return Path(f"metrics/history/{set_name}-{backbone}-{model}.csv")
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as a .npy file."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, probabilities)
+        np.save(file, array)

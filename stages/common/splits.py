@@ -15,12 +15,18 @@ class SplitTable:
 
     images: list[str]
     labels: NDArray[np.int64]
-    parts: list[str]
+    parts: NDArray[np.str_]
+    """Shape (repeats, images): `train`, `val` or `test` in each repeat's split."""
 
     @property
     def reported_part(self) -> str:
         """The part whose figures are reported: `test` where the protocol has one, else `val`."""
         return "test" if "test" in self.parts else "val"
+
+
+def part_columns(repeats: int) -> list[str]:
+    """Names of the columns that hold the parts: `part`, `part_2`, `part_3`, ..."""
+    return ["part", *(f"part_{number}" for number in range(2, repeats + 1))]
 
 
 def read_split(path: Path) -> SplitTable:
@@ -29,5 +35,5 @@ def read_split(path: Path) -> SplitTable:
     return SplitTable(
         [row["image"] for row in rows],
         np.array([int(row["label"]) for row in rows]),
-        [row["part"] for row in rows],
+        np.array([[row[column] for row in rows] for column in rows[0] if column[:4] == "part"]),
     )

@@ -7,7 +7,7 @@ first.
 
 import argparse
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,7 +126,7 @@ def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
 
 
 def choose_rows(
-    labels: NDArray[np.int64], parts: Sequence[str], patience: int, seed: int
+    labels: NDArray[np.int64], parts: NDArray[np.str_], patience: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to train on and rows to watch while training.
 
@@ -134,8 +134,7 @@ def choose_rows(
     protocol has no test part and val is what is reported, it watches a stratified tenth of train in
     their place.
     """
-    part = np.asarray(parts)
-    train, val = np.flatnonzero(part == "train"), np.flatnonzero(part == "val")
+    train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
     if patience == 0 or "test" in parts:
         return train, val
     train, watched = train_test_split(
