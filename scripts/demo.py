@@ -78,7 +78,8 @@ def metrics_table(metrics: dict[str, dict[str, float]], classes: int) -> str:
     names = ["accuracy", "mean_class_accuracy", "top5_accuracy", "log_loss"]
     rows = [["", *names]]
     rows += [
-        [model, *(f"{scores[name]:.3f}" for name in names)] for model, scores in metrics.items()
+        [model, *(f"{metrics[model][name]:.3f}" for name in names)]
+        for model in ("head", "finetuned")
     ]
     rows.append(["guessing", f"{1 / classes:.3f}"])
     return "\n".join("  ".join(f"{cell:>19}" for cell in row).rstrip() for row in rows)

@@ -1,8 +1,10 @@
-"""Score the head and the fine-tuned model on the part that the protocol reports.
+"""Score the head, and the fine-tuned model where there is one, on the part that is reported.
 
     python -m stages.evaluate --set flowers17 --backbone vgg19 --protocol stratified
 
-Writes `metrics/SET/BACKBONE.json` and the tables behind the plots and the report.
+Writes `metrics/SET/BACKBONE.json` and the tables behind the plots and the report. The scores are
+means over the repeats; the comparison of the models, the number of images and the tables are those
+of the first one.
 """
 
 from collections.abc import Sequence
@@ -14,8 +16,15 @@ from numpy.typing import NDArray
 
 from stages.common.command_line import Parser, run
 from stages.common.files import read_json, write_csv, write_json
-from stages.common.scores import all_scores, confusion, precision, recall
-from stages.common.splits import read_split
+from stages.common.scores import (
+    all_scores,
+    confusion,
+    mcnemar,
+    mean_scores,
+    precision,
+    recall,
+)
+from stages.common.splits import SplitTable, read_split
 
 MODELS = ("head", "finetuned")
 PREDICTION_COLUMNS = ("image", "truth", "prediction", "probability", "truth_probability")
@@ -50,6 +59,42 @@ def class_rows(
     return [list(row) for row in zip(*columns, strict=True)]
 
 
+def score_model(probabilities: NDArray[np.float32], table: SplitTable) -> dict[str, float]:
+    """Scores on the reported part, means over the repeats.
+
+    `probabilities` has the shape (repeats, images, classes), of every image of the set.
+    """
+    reported = table.parts == table.reported_part
+    return mean_scores(
+        [
+            all_scores(each[rows], table.labels[rows])
+            for each, rows in zip(probabilities, reported, strict=True)
+        ]
+    )
+
+
+def compare_models(
+    head: NDArray[np.int64], finetuned: NDArray[np.int64], truth: NDArray[np.int64]
+) -> dict[str, float]:
+    """What fine-tuning gained, from labels of shape (images,): two predicted ones and the true.
+
+    `gain` is a difference of accuracies, `p_value` that of McNemar's test; both to six digits.
+    """
+    test = mcnemar(head == truth, finetuned == truth)
+    return {
+        "gain": round((test.only_second_right - test.only_first_right) / len(truth), 6),
+        "only_head_right": test.only_first_right,
+        "only_finetuned_right": test.only_second_right,
+        "p_value": round(test.p_value, 6),
+    }
+
+
+def read_probabilities(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Probabilities of the head, and of the fine-tuned model where the folder has one."""
+    paths = {name: folder / f"{name}_probabilities.npy" for name in MODELS}
+    return {name: np.load(path) for name, path in paths.items() if name == "head" or path.exists()}
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse the options, read probabilities and split, write scores and tables."""
     parser = Parser(__doc__)
@@ -63,10 +108,11 @@ def main(arguments: Sequence[str]) -> None:
     table = read_split(Path(f"data/splits/{options.set}.csv"))
     info = read_json(Path(f"data/features/{options.set}/{options.backbone}.json"))
     classes = read_json(models / "classes.json")
+    probabilities = read_probabilities(models)
     part = table.reported_part
     rows = np.flatnonzero(table.parts[0] == part)
     truth, images = table.labels[rows], [table.images[row] for row in rows]
-    given = {name: np.load(models / f"{name}_probabilities.npy")[0, rows] for name in MODELS}
+    given = {name: each[0, rows] for name, each in probabilities.items()}
 
     facts = {
         "images": len(rows),
@@ -75,20 +121,30 @@ def main(arguments: Sequence[str]) -> None:
         "image_source": info["images"]["source"],
         "weights": info["weights"]["source"],
     }
-    metrics = {name: all_scores(given[name], truth) | facts for name in MODELS}
-    for name in MODELS:
+    metrics: dict[str, dict[str, Any]] = {
+        name: score_model(each, table) | facts for name, each in probabilities.items()
+    }
+    for name, scores in metrics.items():
+        print(
+            f"{run_name} {name}, {len(rows)} images of {part}: accuracy {scores['accuracy']:.4f} "
+            f"({scores['accuracy_low']:.4f} to {scores['accuracy_high']:.4f}), "
+            f"mean class accuracy {scores['mean_class_accuracy']:.4f}"
+        )
+    predicted = [each.argmax(axis=1) for each in given.values()]
+    if "finetuned" in given:
+        head, finetuned = predicted
+        metrics["comparison"] = compare_models(head, finetuned, truth)
+    for name, each in given.items():
         write_csv(
             Path(f"metrics/predictions/{run_name}-{name}.csv"),
             PREDICTION_COLUMNS,
-            prediction_rows(images, truth, given[name], classes),
+            prediction_rows(images, truth, each, classes),
         )
-        scores = ", ".join(f"{key} {value:.4f}" for key, value in list(metrics[name].items())[:3])
-        print(f"{run_name} {name}, {len(rows)} images of {part}: {scores}")
     write_csv(
         Path(f"metrics/classes/{run_name}.csv"),
         ["class", "images"]
-        + [f"{name}_{kind}" for name in MODELS for kind in ("recall", "precision")],
-        class_rows(truth, [given[name].argmax(axis=1) for name in MODELS], classes),
+        + [f"{name}_{kind}" for name in given for kind in ("recall", "precision")],
+        class_rows(truth, predicted, classes),
     )
     summary = info | {"protocol": options.protocol, "part": part, "classes": classes}
     write_json(Path(f"metrics/summary/{run_name}.json"), summary | {"metrics": metrics})

@@ -11,10 +11,14 @@ from stages.common.scores import (
     calibration_error,
     confusion,
     log_loss,
+    mcnemar,
     mean_class_accuracy,
+    mean_class_interval,
+    mean_scores,
     precision,
     recall,
     top_accuracy,
+    wilson_interval,
 )
 
 # Five images of three of four classes; predicted 0, 0, 1, 2, 1.
@@ -137,11 +141,60 @@ def test_a_bins_upper_bound_belongs_to_it() -> None:
     assert calibration_error(shares, np.array([0, 1]), bins=2) == pytest.approx((0.5 + 0.6) / 2)
 
 
+def test_the_wilson_interval_by_hand() -> None:
+    """With z = 1.96: the centre is (8 + z²/2) / (10 + z²), half z sqrt(1.6 + z²/4) / (10 + z²).
+
+    They are 0.71674 and 0.22658. Of 0 of 10 the upper bound is z² / (10 + z²).
+    """
+    assert wilson_interval(8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
+    assert wilson_interval(0, 10) == pytest.approx((0, 3.841459 / 13.841459), abs=1e-6)
+    low, high = wilson_interval(8, 10, confidence=0.9)
+    assert 0.49016 < low < high < 0.94332
+
+
+def test_the_mean_class_interval_by_hand() -> None:
+    """Six images, half right: none is right in 1/64 of the resamples, fewer than 2.5 %.
+
+    At most one is right in 7/64, so the bounds are 1/6 and 5/6. A second class that is all right
+    halves the distance to 1, and one without images counts for nothing.
+    """
+    assert mean_class_interval(np.array([[3, 3], [0, 0]])) == (1 / 6, 5 / 6)
+    both = mean_class_interval(np.array([[3, 3, 0], [0, 50, 0], [0, 0, 0]]))
+    assert both == pytest.approx(((1 / 6 + 1) / 2, (5 / 6 + 1) / 2))
+    assert mean_class_interval(np.diag([4, 9])) == (1, 1)
+
+
+def test_the_mean_class_interval_of_many_images_is_the_normal_one() -> None:
+    """Recalls 0.9 and 0.5 of 1,000 images each: sqrt(0.09 + 0.25) / sqrt(1000) / 2 = 0.00922."""
+    interval = mean_class_interval(np.array([[900, 100], [500, 500]]))
+    assert interval == pytest.approx((0.7 - 1.96 * 0.00922, 0.7 + 1.96 * 0.00922), abs=0.001)
+
+
+def test_the_mean_class_interval_is_the_same_each_time() -> None:
+    counts = np.array([[7, 3], [2, 8]])
+    assert mean_class_interval(counts) == mean_class_interval(counts)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p_value"),
+    [(1, 8, 2 * (1 + 9) / 2**9), (8, 1, 2 * (1 + 9) / 2**9), (3, 3, 1), (0, 1, 1), (0, 0, 1)],
+)
+def test_mcnemar_by_hand(first: int, second: int, p_value: float) -> None:
+    """Of nine images at most one falls to the first in (1 + 9) of 2**9 cases, on either side."""
+    first_right = np.array([True] * first + [False] * second + [True] * 20 + [False] * 5)
+    second_right = np.array([False] * first + [True] * second + [True] * 20 + [False] * 5)
+    assert mcnemar(first_right, second_right) == pytest.approx((first, second, p_value))
+
+
 def test_a_perfect_classifier() -> None:
     truth = np.array([0, 1, 2, 3, 4, 5, 5])
     assert all_scores(one_hot(truth, 6), truth) == {
         "accuracy": 1,
+        "accuracy_low": wilson_interval(7, 7)[0],
+        "accuracy_high": 1,
         "mean_class_accuracy": 1,
+        "mean_class_accuracy_low": 1,
+        "mean_class_accuracy_high": 1,
         "top5_accuracy": 1,
         "log_loss": 0,
         "calibration_error": 0,
@@ -151,21 +204,50 @@ def test_a_perfect_classifier() -> None:
 def test_the_worst_classifier() -> None:
     """Sure of a wrong class. Zeros tie in sixth place or below, which is no top five."""
     truth = np.array([0, 1, 2, 3, 4, 5])
-    assert all_scores(one_hot((truth + 1) % 6, 6), truth) == {
-        "accuracy": 0,
-        "mean_class_accuracy": 0,
-        "top5_accuracy": 0,
-        "log_loss": 15.942385,
-        "calibration_error": 1,
-    }
+    assert all_scores(one_hot((truth + 1) % 6, 6), truth) == pytest.approx(
+        {
+            "accuracy": 0,
+            "accuracy_low": 0,
+            "accuracy_high": wilson_interval(0, 6)[1],
+            "mean_class_accuracy": 0,
+            "mean_class_accuracy_low": 0,
+            "mean_class_accuracy_high": 0,
+            "top5_accuracy": 0,
+            "log_loss": 23 * np.log(2),
+            "calibration_error": 1,
+        }
+    )
 
 
-def test_all_scores_are_plain_numbers_of_six_digits() -> None:
+def test_the_accuracies_lie_within_their_intervals() -> None:
+    for shares, truth in random_results():
+        scores = all_scores(shares, truth)
+        for name in ("accuracy", "mean_class_accuracy"):
+            assert scores[f"{name}_low"] < scores[name] < scores[f"{name}_high"]
+
+
+def test_scores_of_one_repeat_are_plain_numbers_of_six_digits() -> None:
     shares, truth = next(random_results())
-    scores = all_scores(shares, truth)
-    assert all(type(score) is float and score == round(score, 6) for score in scores.values())
-    assert scores["log_loss"] == round(log_loss(shares, truth), 6)
-    assert scores["top5_accuracy"] == round(top_accuracy(shares, truth, 5), 6)
+    exact = all_scores(shares, truth)
+    scores = mean_scores([exact])
+    assert scores == {name: round(score, 6) for name, score in exact.items()}
+    assert all(type(score) is float for score in scores.values())
+
+
+def test_scores_of_repeats_are_means_with_sample_standard_deviations() -> None:
+    """0.5, 0.6 and 1 have the mean 0.7; their squared distances 0.04, 0.01 and 0.09 sum to 0.14."""
+    low = {"accuracy": 0.5, "accuracy_low": 0.3, "mean_class_accuracy": 0.25, "log_loss": 1.0}
+    mid = {"accuracy": 0.6, "accuracy_low": 0.4, "mean_class_accuracy": 0.25, "log_loss": 2.0}
+    high = {"accuracy": 1.0, "accuracy_low": 0.8, "mean_class_accuracy": 0.25, "log_loss": 4.0}
+    assert mean_scores([low, mid, high]) == {
+        "accuracy": 0.7,
+        "accuracy_low": 0.5,
+        "mean_class_accuracy": 0.25,
+        "log_loss": 2.333333,
+        "accuracy_std": round(0.07**0.5, 6),
+        "mean_class_accuracy_std": 0,
+        "repeats": 3,
+    }
 
 
 def test_scores_are_those_of_scikit_learn() -> None:

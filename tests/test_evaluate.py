@@ -1,7 +1,11 @@
+from collections.abc import Collection, Sequence
+
 import numpy as np
 import pytest
 
 from stages.common.files import read_csv, read_json, write_csv
+from stages.common.scores import wilson_interval
+from stages.common.splits import part_columns
 from stages.evaluate import class_rows, prediction_rows
 from tests.tiny_set import Stages
 
@@ -29,10 +33,12 @@ def test_class_rows_leave_empty_what_is_undefined() -> None:
 
 def test_the_metrics_file(ran: Stages) -> None:
     metrics = read_json(ran.folder / METRICS)
-    assert list(metrics) == ["head", "finetuned"]
-    for scores in metrics.values():
+    assert list(metrics) == ["head", "finetuned", "comparison"]
+    for scores in (metrics["head"], metrics["finetuned"]):
         assert set(scores) == {
-            "accuracy", "mean_class_accuracy", "top5_accuracy", "log_loss", "calibration_error",
+            "accuracy", "accuracy_low", "accuracy_high",
+            "mean_class_accuracy", "mean_class_accuracy_low", "mean_class_accuracy_high",
+            "top5_accuracy", "log_loss", "calibration_error",
             "images", "part", "protocol", "image_source", "weights",
         }  # fmt: skip
         assert scores["images"] == 6
@@ -40,25 +46,80 @@ def test_the_metrics_file(ran: Stages) -> None:
         assert (scores["image_source"], scores["weights"]) == ("generated", "random")
 
 
+def write_parts(stages: Stages, *repeats: Sequence[str]) -> None:
+    """Put other parts, for each repeat those of the 30 images, into the split's table."""
+    path = stages.folder / "data/splits/tiny.csv"
+    columns = ["image", "label", "class"]
+    rows = [[row[column] for column in columns] for row in read_csv(path)]
+    table = [[*row, *parts] for row, parts in zip(rows, zip(*repeats, strict=True), strict=True)]
+    write_csv(path, columns + part_columns(len(repeats)), table)
+
+
+def write_probabilities(stages: Stages, name: str, *wrong: Collection[int]) -> None:
+    """Let a model have all images right but for those `wrong` in each repeat."""
+    labels = np.arange(30) % 3
+    predicted = [(labels + np.isin(np.arange(30), list(each))) % 3 for each in wrong]
+    path = stages.folder / f"models/tiny/demo_backbone/{name}_probabilities.npy"
+    np.save(path, np.eye(3, dtype=np.float32)[np.array(predicted)])
+
+
 def test_only_the_reported_part_is_scored(stages: Stages) -> None:
-    rows = read_csv(stages.folder / "data/splits/tiny.csv")
-    parts = ["train"] * 10 + ["val"] * 15 + ["test"] * 5
-    table = [[*list(row.values())[:3], part] for row, part in zip(rows, parts, strict=True)]
-    write_csv(stages.folder / "data/splits/tiny.csv", list(rows[0]), table)
-    probabilities = np.zeros((30, 3), np.float32)
-    right = np.arange(30) % 3
-    probabilities[np.arange(30), right] = 1
-    probabilities[26] = [1, 0, 0]
-    for name in ("head", "finetuned"):
-        np.save(
-            stages.folder / f"models/tiny/demo_backbone/{name}_probabilities.npy",
-            probabilities[np.newaxis],
-        )
+    write_parts(stages, ["train"] * 10 + ["val"] * 15 + ["test"] * 5)
+    write_probabilities(stages, "head", {3, 12, 26})
+    write_probabilities(stages, "finetuned", {3, 12, 26})
     stages.run_evaluate(protocol="official")
     scores = read_json(stages.folder / METRICS)["head"]
     assert (scores["part"], scores["images"], scores["accuracy"]) == ("test", 5, 0.8)
     # The classes of images 25 to 29 are 1, 2, 0, 1, 2; one of the two of class 2 is missed.
     assert scores["mean_class_accuracy"] == pytest.approx((1 + 1 + 0.5) / 3, abs=1e-6)
+    low, high = wilson_interval(4, 5)
+    assert (scores["accuracy_low"], scores["accuracy_high"]) == (round(low, 6), round(high, 6))
+
+
+def test_repeats_are_scored_each_on_its_own_part(stages: Stages) -> None:
+    """Repeat 1 scores images 20 to 29 and has 9 right, repeat 2 images 0 to 3 and has 2 right."""
+    write_parts(stages, ["train"] * 20 + ["val"] * 10, ["val"] * 4 + ["train"] * 26)
+    write_probabilities(stages, "head", {0, 29}, {1, 2, 29})
+    write_probabilities(stages, "finetuned", (), ())
+    stages.run_evaluate()
+    scores = read_json(stages.folder / METRICS)["head"]
+    assert scores["accuracy"] == pytest.approx((0.9 + 0.5) / 2)
+    assert scores["accuracy_std"] == pytest.approx(0.4 / 2**0.5, abs=1e-6)
+    bounds = (wilson_interval(9, 10)[0] + wilson_interval(2, 4)[0]) / 2
+    assert scores["accuracy_low"] == pytest.approx(bounds, abs=1e-6)
+    assert (scores["images"], scores["repeats"]) == (10, 2)
+    assert read_json(stages.folder / METRICS)["comparison"]["gain"] == 0.1
+    rows = read_csv(stages.folder / "metrics/predictions/tiny-demo_backbone-head.csv")
+    assert [row["image"] for row in rows] == [f"jpg/image_{n:04}.jpg" for n in range(21, 31)]
+
+
+def test_the_comparison_by_hand(stages: Stages) -> None:
+    """Of ten images the head alone has one right, the fine-tuned model three.
+
+    In (1 + 4) of 16 cases at most one of four falls to the one side, and as often to the other.
+    """
+    write_parts(stages, ["train"] * 20 + ["val"] * 10)
+    write_probabilities(stages, "head", {0, 20, 21, 22, 23})
+    write_probabilities(stages, "finetuned", {5, 23, 24})
+    stages.run_evaluate()
+    assert read_json(stages.folder / METRICS)["comparison"] == {
+        "gain": 0.2, "only_head_right": 1, "only_finetuned_right": 3, "p_value": 0.625,
+    }  # fmt: skip
+
+
+def test_a_head_alone_is_scored(stages: Stages) -> None:
+    (stages.folder / "models/tiny/demo_backbone/finetuned_probabilities.npy").unlink()
+    before = read_json(stages.folder / METRICS)
+    stages.run_evaluate()
+    assert read_json(stages.folder / METRICS) == {"head": before["head"]}
+    columns = read_csv(stages.folder / "metrics/classes/tiny-demo_backbone.csv")[0]
+    assert list(columns) == ["class", "images", "head_recall", "head_precision"]
+
+
+def test_a_second_run_gives_the_same_bytes(stages: Stages) -> None:
+    before = (stages.folder / METRICS).read_bytes()
+    stages.run_evaluate()
+    assert (stages.folder / METRICS).read_bytes() == before
 
 
 def test_the_metrics_follow_from_the_predictions(ran: Stages) -> None:

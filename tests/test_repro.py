@@ -89,7 +89,8 @@ class Clone:
 
     def accuracies(self) -> dict[str, float]:
         text = (self.folder / "metrics/demo/demo_backbone.json").read_text()
-        return {name: scores["log_loss"] for name, scores in json.loads(text).items()}
+        metrics = json.loads(text)
+        return {name: metrics[name]["log_loss"] for name in ("head", "finetuned")}
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_a_second_run_runs_nothing(clone: Clone) -> None:
 
 def test_the_metrics_file_names_its_weights_and_images(clone: Clone) -> None:
     metrics = json.loads((clone.folder / "metrics/demo/demo_backbone.json").read_text())
-    for scores in metrics.values():
+    for scores in (metrics["head"], metrics["finetuned"]):
         assert scores["images"] == 272
         assert (scores["weights"], scores["image_source"]) == ("random", "generated")
     page = (clone.folder / "metrics/report/index.html").read_text()
@@ -139,7 +140,7 @@ def test_an_experiment_with_another_dropout(clone: Clone) -> None:
     changes = json.loads(clone("dvc", "metrics", "diff", "--json"))
     (path,) = changes
     assert path == "metrics/demo/demo_backbone.json"
-    assert {name.split(".")[0] for name in changes[path]} == {"head", "finetuned"}
+    assert {name.split(".")[0] for name in changes[path]} >= {"head", "finetuned"}
     assert "head.log_loss" in changes[path]
     table = list(csv.DictReader(io.StringIO(clone("dvc", "exp", "show", "--csv"))))
     assert {row["dropout"] for row in table} >= {"0.3", "0.2"}

@@ -4,8 +4,12 @@ In all of them `probabilities` has the shape (images, classes) with rows that su
 `truth` the shape (images,) with labels from 0.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 Probabilities = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -75,13 +79,88 @@ def calibration_error(probabilities: Probabilities, truth: Labels, bins: int = 1
     return float(np.abs(gaps).sum() / len(truth))
 
 
+def wilson_interval(right: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval for an accuracy of `right` of `images` images, 0 to 1.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    interval = binomtest(right, images).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mean_class_interval(
+    counts: NDArray[np.int64], confidence: float = 0.95, resamples: int = 10_000
+) -> tuple[float, float]:
+    """Percentile bootstrap interval for the mean of the classes' recalls, 0 to 1.
+
+    `counts` is a confusion matrix; classes without images are left out. Images are drawn again
+    within their class, so that the number right of a class is binomial; the seed is fixed. A class
+    that is all right (or all wrong) stays so, which makes the interval too narrow where there are
+    few images a class: that of a model without a mistake has no width.
+    Efron and Tibshirani, "An introduction to the bootstrap" (1993), chapters 8 and 13.
+    """
+    images = counts.sum(axis=1)
+    images, shares = images[images > 0], recall(counts)[images > 0]
+    drawn = np.random.default_rng(0).binomial(images, shares, size=(resamples, len(images)))
+    means = (drawn / images).mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+class PairedTest(NamedTuple):
+    """How many images only one of two models has right, and whether that can be chance.
+
+    `p_value`, above 0 to 1: how often a split at least as uneven comes up where neither is better.
+    """
+
+    only_first_right: int
+    only_second_right: int
+    p_value: float
+
+
+def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> PairedTest:
+    """Test whether two models differ in accuracy; both arrays have the shape (images,).
+
+    Where neither is better, an image that only one of them has right is either's with a chance of
+    one half: the exact form of McNemar, "Note on the sampling error of the difference between
+    correlated proportions or percentages" (1947). Without such an image the p-value is 1.
+    """
+    first = int(np.sum(first_right & ~second_right))
+    second = int(np.sum(second_right & ~first_right))
+    p_value = binomtest(first, first + second).pvalue if first + second else 1.0
+    return PairedTest(first, second, float(p_value))
+
+
 def all_scores(probabilities: Probabilities, truth: Labels) -> dict[str, float]:
-    """Every score by its name, rounded to six digits."""
-    scores = {
+    """Every score by its name, with the 95 % intervals of both accuracies (`_low`, `_high`)."""
+    predicted = probabilities.argmax(axis=1)
+    low, high = wilson_interval(int(np.sum(predicted == truth)), len(truth))
+    class_low, class_high = mean_class_interval(confusion(predicted, truth, probabilities.shape[1]))
+    return {
         "accuracy": accuracy(probabilities, truth),
+        "accuracy_low": low,
+        "accuracy_high": high,
         "mean_class_accuracy": mean_class_accuracy(probabilities, truth),
+        "mean_class_accuracy_low": class_low,
+        "mean_class_accuracy_high": class_high,
         "top5_accuracy": top_accuracy(probabilities, truth),
         "log_loss": log_loss(probabilities, truth),
         "calibration_error": calibration_error(probabilities, truth),
     }
-    return {name: round(score, 6) for name, score in scores.items()}
+
+
+def mean_scores(repeats: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of `all_scores` over repeats, to six digits; of more than one with their number.
+
+    More than one also get the sample standard deviations (n - 1) of both accuracies, `_std`. The
+    bounds of intervals are means too: they say how far one repeat's images can be trusted, as the
+    repeats score the same images again and together say little more about others.
+    """
+    means: dict[str, float] = {
+        name: float(np.mean([scores[name] for scores in repeats])) for name in repeats[0]
+    }
+    if len(repeats) > 1:
+        for name in ("accuracy", "mean_class_accuracy"):
+            means[f"{name}_std"] = float(np.std([scores[name] for scores in repeats], ddof=1))
+        means["repeats"] = len(repeats)
+    return {name: round(value, 6) for name, value in means.items()}
