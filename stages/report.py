@@ -29,6 +29,7 @@ from stages.common.report_tables import (
     compare_models,
     confident_mistakes,
     count_confusions,
+    describe_comparison,
     find_reservations,
     flatten,
     group_parameters,
@@ -61,6 +62,7 @@ class RunView:
     set_name: str
     backbone: str
     results: list[Result]
+    comparison: str
     reservations: list[tuple[str, str]]
     models: list[ModelView]
     class_rows: list[ClassRow]
@@ -117,12 +119,15 @@ def read_params(path: Path) -> dict[str, Any]:
 
 
 def view_charts(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, Chart]]:
-    """Charts of a training history, none for a history without epochs."""
+    """Charts of a training history, none for a history without epochs.
+
+    Values on val are empty where every image trains.
+    """
     charts = []
     for column in ("accuracy", "loss"):
         series = {
             "train": [float(row[column]) for row in rows],
-            "validation": [float(row[f"val_{column}"]) for row in rows],
+            "validation": [float(row[f"val_{column}"] or "nan") for row in rows],
         }
         chart = line_chart([int(row["epoch"]) for row in rows], series)
         if chart:
@@ -140,6 +145,8 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
         summary = read_json(path)
         classes = summary["classes"]
         results = compare_models(summary["metrics"])
+        comparison = describe_comparison(summary["metrics"])
+        names = [model for model in MODELS if model in summary["metrics"]]
         reservations = find_reservations(summary)
         files = dict(sorted(summary["images"]["files"].items()))
         images = {
@@ -149,20 +156,21 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
             {"images": images, "weights": summary["weights"], "features": summary["features"]}
         )
     with reading(metrics / "classes" / f"{name}.csv") as path:
-        class_rows = parse_classes(read_csv(path))
+        class_rows = parse_classes(read_csv(path), names)
     models = []
-    for model, title in MODELS.items():
+    for model in names:
         with reading(metrics / "history" / f"{name}-{model}.csv") as path:
             charts = view_charts(read_csv(path))
         with reading(metrics / "predictions" / f"{name}-{model}.csv") as path:
             predictions = parse_predictions(read_csv(path))
             matrix = count_confusions(predictions, classes)
         pairs = most_confused(matrix, classes)
-        models.append(ModelView(title, charts, heat_map(matrix, classes), pairs))
+        models.append(ModelView(MODELS[model], charts, heat_map(matrix, classes), pairs))
     return RunView(
         set_name,
         backbone,
         results,
+        comparison,
         reservations,
         models,
         class_rows,

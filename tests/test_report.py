@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 import tarfile
@@ -23,6 +24,7 @@ from stages.common.report_tables import (
     compare_models,
     confident_mistakes,
     count_confusions,
+    describe_comparison,
     find_reservations,
     group_parameters,
     most_confused,
@@ -47,6 +49,7 @@ CLASS_COLUMNS = [
     "finetuned_recall",
     "finetuned_precision",
 ]
+COMPARISON = {"gain": 0.2, "only_head_right": 1, "only_finetuned_right": 2, "p_value": 0.728}
 PARAMS = """
 dropout: 0.3
 sets: [demo]
@@ -64,7 +67,11 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]
 def scores(**changed: float) -> dict[str, Any]:
     given: dict[str, Any] = {
         "accuracy": 0.4,
+        "accuracy_low": 0.117621,
+        "accuracy_high": 0.769276,
         "mean_class_accuracy": 0.444444,
+        "mean_class_accuracy_low": 0.333333,
+        "mean_class_accuracy_high": 0.666667,
         "top5_accuracy": 1.0,
         "log_loss": 1.25,
         "calibration_error": 0.3,
@@ -79,7 +86,11 @@ def summary(weights: str = "keras", images: str = "published") -> dict[str, Any]
         "images": {"source": images, "files": files, "missing": []},
         "weights": {"source": weights},
         "features": {"image_size": 224, "views": ["plain", "mirror"]},
-        "metrics": {"head": scores(), "finetuned": scores(accuracy=0.612345, log_loss=0.875)},
+        "metrics": {
+            "head": scores(),
+            "finetuned": scores(accuracy=0.612345, log_loss=0.875),
+            "comparison": COMPARISON,
+        },
     }
 
 
@@ -154,10 +165,19 @@ class Elements(HTMLParser):
 
 def test_the_page_shows_results_parameters_and_provenance(folder: Path) -> None:
     text = " ".join(Elements(write_page(folder)).text.split())
-    assert "mobilenet head 0.4000 0.4444 1.0000 1.2500 0.3000 5 val stratified" in text
+    wilson, bootstrap = "0.118\N{EN DASH}0.769", "0.333\N{EN DASH}0.667"
     assert (
-        "fine-tuned 0.6123 +0.2123 0.4444 +0.0000 1.0000 +0.0000 0.8750 \N{MINUS SIGN}0.3750"
+        f"mobilenet head 0.4000 {wilson} 0.4444 {bootstrap} 1.0000 1.2500 0.3000 5 val stratified"
         in text
+    )
+    assert (
+        f"fine-tuned 0.6123 {wilson} +0.2123 0.4444 {bootstrap} +0.0000 1.0000 +0.0000 "
+        "0.8750 \N{MINUS SIGN}0.3750" in text
+    )
+    assert (
+        "Fine-tuning gains 0.2000 in accuracy. Images right with the head alone: 1, "
+        "with the fine-tuned model alone: 2. If neither were better, a difference like this would "
+        "come up in 72.8 % of cases (McNemar's test), so it may be chance." in text
     )
     assert "dropout 0.3" in text
     assert "hidden []" in text
@@ -174,6 +194,46 @@ def test_the_page_shows_curves_confusions_classes_and_predictions(folder: Path) 
     assert "Truth Taken for Images iris <b>rose 2 of 3 <b>rose colt's foot 1 of 1" in text
     assert "iris 3 0.123 0.333 1.000 \N{EN DASH}" in text
     assert "predicted colt's foot 95.0 % truth <b>rose 1.2 %" in text
+
+
+def test_the_page_shows_a_head_alone(folder: Path) -> None:
+    path = folder / "metrics/summary/demo-mobilenet.json"
+    path.write_text(json.dumps(summary() | {"metrics": {"head": scores()}}), "utf-8")
+    for kind in ("history", "predictions"):
+        (folder / f"metrics/{kind}/demo-mobilenet-finetuned.csv").unlink()
+    table = folder / "metrics/classes/demo-mobilenet.csv"
+    write_table(table, CLASS_COLUMNS[:4], [("iris", 3, 0.333333, 1.0)])
+    page = write_page(folder)
+    text = " ".join(Elements(page).text.split())
+    assert "The lowest recall of the head model first." in text
+    assert "iris 3 0.333 1.000" in text
+    assert "Fine-tuning" not in text
+    assert not re.search("fine-tuned(?! model)", text.split("Training")[1])
+    assert 'class="number best"' not in page
+
+
+def test_the_page_shows_means_over_repeats(folder: Path) -> None:
+    repeated = {"accuracy_std": 0.0123456, "mean_class_accuracy_std": 0.02, "repeats": 3}
+    given = {"head": scores() | repeated, "finetuned": scores(accuracy=0.5) | repeated}
+    path = folder / "metrics/summary/demo-mobilenet.json"
+    metrics = {"metrics": given | {"comparison": COMPARISON}}
+    path.write_text(json.dumps(summary() | metrics), "utf-8")
+    text = " ".join(Elements(write_page(folder)).text.split())
+    assert "0.4000 \N{PLUS-MINUS SIGN} 0.0123 0.118\N{EN DASH}0.769" in text
+    assert "0.4444 \N{PLUS-MINUS SIGN} 0.0200 0.333\N{EN DASH}0.667" in text
+    assert "5 3 repeats val" in text
+    assert "gains 0.2000 in accuracy in the first repeat." in text
+
+
+def test_a_history_without_validation_shows_training_alone(folder: Path) -> None:
+    for model in ("head", "finetuned"):
+        path = folder / f"metrics/history/demo-mobilenet-{model}.csv"
+        write_table(path, HISTORY, [(1, 0.25, 2.0, "", ""), (2, 0.75, 1.0, "", "")])
+    page = write_page(folder)
+    text = " ".join(Elements(page).text.split())
+    assert "train 0.750 after 2 epochs" in text
+    assert "train 1.000 after 2 epochs" in text
+    assert 'class="validation"' not in page
 
 
 def test_text_from_outside_is_escaped(folder: Path) -> None:
@@ -395,7 +455,25 @@ def test_the_better_of_two_scores_is_marked() -> None:
     )
     assert [score.best for score in head.scores] == [True, False, False, False, False]
     assert [score.best for score in tuned.scores] == [False, False, False, True, False]
-    assert tuned.scores[0] == ("0.3000", "\N{MINUS SIGN}0.1000", False)
+    assert tuned.scores[0] == (
+        "0.3000", "0.118\N{EN DASH}0.769", "\N{MINUS SIGN}0.1000", False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gain", "p_value", "change", "verdict"),
+    [
+        (0.03, 0.0213, "gains 0.0300", "in 2.1 % of cases (McNemar's test), so it is real at"),
+        (-0.03, 0.0002, "loses 0.0300", "in fewer than 0.1 % of cases (McNemar's test), so it is"),
+        (0.0, 1.0, "changes nothing", "in 100.0 % of cases (McNemar's test), so it may be chance"),
+    ],
+)
+def test_a_comparison_in_words(gain: float, p_value: float, change: str, verdict: str) -> None:
+    given = {"head": scores(), "comparison": COMPARISON | {"gain": gain, "p_value": p_value}}
+    text = describe_comparison(given)
+    assert text.startswith(f"Fine-tuning {change} in accuracy. ")
+    assert verdict in text
+    assert describe_comparison({"head": scores()}) == ""
 
 
 def test_classes_come_worst_first_and_undefined_ones_last() -> None:
@@ -404,8 +482,9 @@ def test_classes_come_worst_first_and_undefined_ones_last() -> None:
         given = dict.fromkeys(names, "0.5")
         return {"class": name, "images": "3", "finetuned_recall": recall, **given}
 
-    rows = parse_classes([row("a", ""), row("b", "1"), row("c", "0.25"), row("d", "nan")])
-    assert [(each.name, each.finetuned_recall) for each in rows] == [
+    given = [row("a", ""), row("b", "1"), row("c", "0.25"), row("d", "nan")]
+    rows = parse_classes(given, ["head", "finetuned"])
+    assert [(each.name, each.recalls[-1]) for each in rows] == [
         ("c", 0.25),
         ("b", 1.0),
         ("a", None),

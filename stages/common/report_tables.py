@@ -121,9 +121,10 @@ def confident_mistakes(predictions: Sequence[Prediction], most: int = 12) -> lis
 
 
 class Score(NamedTuple):
-    """One figure: as text, its change against the head, whether it is the better of the two."""
+    """One figure: as text, its interval, its change against the head, whether it is the better."""
 
     text: str
+    interval: str
     change: str
     best: bool
 
@@ -134,30 +135,67 @@ class Result(NamedTuple):
     model: str
     scores: list[Score]
     images: int
+    repeats: int
     part: str
     protocol: str
 
 
+def score_text(figures: Mapping[str, Any], name: str) -> str:
+    """A figure, with its standard deviation where there are repeats."""
+    spread = f"{name}_std"
+    deviation = f" \N{PLUS-MINUS SIGN} {figures[spread]:.4f}" if spread in figures else ""
+    return f"{figures[name]:.4f}{deviation}"
+
+
+def interval_text(figures: Mapping[str, Any], name: str) -> str:
+    """A figure's interval, empty where it has none."""
+    if f"{name}_low" not in figures:
+        return ""
+    return f"{figures[f'{name}_low']:.3f}\N{EN DASH}{figures[f'{name}_high']:.3f}"
+
+
 def compare_models(metrics: Mapping[str, Mapping[str, Any]]) -> list[Result]:
-    """Lines for the head and the fine-tuned model from `metrics` (model: its figures)."""
+    """Lines for the head, and the fine-tuned model if any, from `metrics` (model: its figures)."""
+    models = [model for model in MODELS if model in metrics]
 
     def score(model: str, name: str) -> Score:
         value, head = metrics[model][name], metrics["head"][name]
-        others = [metrics[each][name] for each in MODELS if each != model]
+        others = [metrics[each][name] for each in models if each != model]
         best = all(value < each if name in LOWER_IS_BETTER else value > each for each in others)
         change = "" if model == "head" else f"{value - head:+.4f}".replace("-", "\N{MINUS SIGN}")
-        return Score(f"{value:.4f}", change, best)
+        figures = metrics[model]
+        text, interval = score_text(figures, name), interval_text(figures, name)
+        return Score(text, interval, change, best and len(models) > 1)
 
     return [
         Result(
-            title,
+            MODELS[model],
             [score(model, name) for name in SCORES],
             metrics[model]["images"],
+            metrics[model].get("repeats", 1),
             metrics[model]["part"],
             metrics[model]["protocol"],
         )
-        for model, title in MODELS.items()
+        for model in models
     ]
+
+
+def describe_comparison(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """What fine-tuning changed and whether that can be chance, in words; empty without it."""
+    if "comparison" not in metrics:
+        return ""
+    test = metrics["comparison"]
+    gain, p_value = test["gain"], test["p_value"]
+    change = f"{'gains' if gain > 0 else 'loses'} {abs(gain):.4f}" if gain else "changes nothing"
+    repeat = " in the first repeat" if "repeats" in metrics["head"] else ""
+    share = "fewer than 0.1 %" if p_value < 0.001 else f"{100 * p_value:.1f} %"
+    verdict = "it is real at the level of 5 %" if p_value < 0.05 else "it may be chance"
+    return (
+        f"Fine-tuning {change} in accuracy{repeat}. Images right with the head alone: "
+        f"{test['only_head_right']}, with the fine-tuned model alone: "
+        f"{test['only_finetuned_right']}. If neither were better, a difference like this would "
+        f"come up in {share} of cases (McNemar's test), so {verdict}."
+    )
 
 
 def find_reservations(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -180,28 +218,16 @@ def group_reservations(
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How the two models do on one class; None where nothing defines the figure."""
+    """How each model does on one class, in their order; None where nothing defines the figure."""
 
     name: str
     images: int
-    head_recall: float | None
-    head_precision: float | None
-    finetuned_recall: float | None
-    finetuned_precision: float | None
-
-    @property
-    def figures(self) -> list[float | None]:
-        """The four figures in the table's order."""
-        return [
-            self.head_recall,
-            self.finetuned_recall,
-            self.head_precision,
-            self.finetuned_precision,
-        ]
+    recalls: list[float | None]
+    precisions: list[float | None]
 
 
-def parse_classes(rows: Sequence[Mapping[str, str]]) -> list[ClassRow]:
-    """Rows of a table of classes, the lowest recall of the fine-tuned model first.
+def parse_classes(rows: Sequence[Mapping[str, str]], models: Sequence[str]) -> list[ClassRow]:
+    """Rows of a table of classes, the lowest recall of the last of `models` first.
 
     Raises KeyError or ValueError for other tables.
     """
@@ -211,16 +237,15 @@ def parse_classes(rows: Sequence[Mapping[str, str]]) -> list[ClassRow]:
         return value if math.isfinite(value) else None
 
     def rank(row: ClassRow) -> tuple[float, str]:
-        return (2.0 if row.finetuned_recall is None else row.finetuned_recall, row.name)
+        recall = row.recalls[-1]
+        return (2.0 if recall is None else recall, row.name)
 
     parsed = [
         ClassRow(
             row["class"],
             int(row["images"]),
-            figure(row["head_recall"]),
-            figure(row["head_precision"]),
-            figure(row["finetuned_recall"]),
-            figure(row["finetuned_precision"]),
+            [figure(row[f"{model}_recall"]) for model in models],
+            [figure(row[f"{model}_precision"]) for model in models],
         )
         for row in rows
     ]
