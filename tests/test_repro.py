@@ -142,6 +142,9 @@ def test_an_experiment_with_another_dropout(clone: Clone) -> None:
     assert path == "metrics/demo/demo_backbone.json"
     assert {name.split(".")[0] for name in changes[path]} >= {"head", "finetuned"}
     assert "head.log_loss" in changes[path]
+    finetuned, head = clone(sys.executable, "-m", "scripts.compare").splitlines()
+    assert finetuned.startswith("demo demo_backbone finetuned: 272 images, accuracy ")
+    assert head.startswith("demo demo_backbone head: 272 images, accuracy ")
     table = list(csv.DictReader(io.StringIO(clone("dvc", "exp", "show", "--csv"))))
     assert {row["dropout"] for row in table} >= {"0.3", "0.2"}
 
