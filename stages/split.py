@@ -1,10 +1,11 @@
 """Decide which images train, which validate and, where the protocol has them, which test.
 
     python -m stages.split --set flowers17 --protocol stratified --fraction 0.2 --seed 42 --fold 1 \
-        --repeats 1
+        --group_duplicates --repeats 1
 
-Writes `data/splits/SET.csv`: image, label (from 0), class name, part; with more than one repeat a
-column for each further one, `part_2` and so on, drawn with the next seed, or of the next fold.
+Writes `data/splits/SET.csv`: image, label (from 0), class name, group of duplicates, part; with
+more than one repeat a column for each further one, `part_2` and so on, drawn with the next seed,
+or of the next fold.
 """
 
 from collections import Counter
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from stages.common.command_line import Parser, UserError, number, one_of, run
-from stages.common.files import write_csv
+from stages.common.files import read_csv, write_csv
 from stages.common.sets import SETS, ImageSet, read_labels, read_mat
 from stages.common.splits import part_columns
 
+PARTS = ("train", "val", "test")
 PROTOCOLS = ("stratified", "official", "ordered")
 FOLDS = 3
 
@@ -86,6 +88,28 @@ def read_official(image_set: ImageSet, raw: Path, fold: int) -> Parts:
     return published(image_set.images, *(read_mat(path, key) for key in keys))
 
 
+def keep_groups_together(parts: Parts, groups: Labels) -> Parts:
+    """Parts, shape (images,), in which no group of images stands on two sides.
+
+    A group that straddles goes as a whole to the earliest of train, val and test that it touches,
+    so that whoever is judged on a picture has not learned from it; all else stays as it is.
+    """
+    places = np.array([PARTS.index(part) for part in parts])
+    earliest = np.full(groups.max() + 1, len(PARTS))
+    np.minimum.at(earliest, groups, places)
+    return np.array(PARTS)[earliest[groups]]
+
+
+def read_groups(path: Path, images: Sequence[str]) -> Labels:
+    """Group of every image from a table of duplicates; one without a partner is its own group.
+
+    A group's number is that of its first image, from 1.
+    """
+    groups = {image: number for number, image in enumerate(images, 1)}
+    groups |= {row["image"]: int(row["group"]) for row in read_csv(path)}
+    return np.array(list(groups.values()))
+
+
 def choose_parts(
     image_set: ImageSet,
     labels: Labels,
@@ -119,13 +143,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--fraction", type=number(float, 0.01, 0.99), required=True)
     parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
     parser.add_argument("--fold", type=number(int, 1, FOLDS), required=True)
+    parser.add_argument("--group_duplicates", action="store_true")
     parser.add_argument("--repeats", type=number(int, 1, 1000), required=True)
     options = parser.parse_args(arguments)
 
     image_set = SETS[options.set]
     raw = Path("data/raw", image_set.name)
     labels = read_labels(image_set, raw)
-    parts = [
+    groups = read_groups(Path(f"data/duplicates/{image_set.name}.csv"), image_set.image_names)
+    drawn = [
         choose_parts(
             image_set,
             labels,
@@ -137,12 +163,16 @@ def main(arguments: Sequence[str]) -> None:
         )
         for repeat in range(options.repeats)
     ]
+    parts = drawn
+    if options.group_duplicates:
+        parts = [keep_groups_together(each, groups) for each in drawn]
     names = [image_set.class_names[label] for label in labels]
-    rows = zip(image_set.image_names, labels, names, *parts, strict=True)
-    columns = ["image", "label", "class", *part_columns(options.repeats)]
+    rows = zip(image_set.image_names, labels, names, groups, *parts, strict=True)
+    columns = ["image", "label", "class", "group", *part_columns(options.repeats)]
     write_csv(Path(f"data/splits/{image_set.name}.csv"), columns, rows)
     counts = ", ".join(f"{count} {part}" for part, count in Counter(parts[0]).items())
-    print(f"{image_set.name}, {options.protocol}: {counts}")
+    moved = ", ".join(str((a != b).sum()) for a, b in zip(drawn, parts, strict=True))
+    print(f"{image_set.name}, {options.protocol}: {counts}; moved to their duplicates: {moved}")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_dvc_reads_the_default_matrix() -> None:
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     names = done.stdout.split()
-    assert len(names) == 2 + 2 + 2 + 5 * 4 + 1
+    assert len(names) == 2 + 2 + 2 + 2 + 5 * 4 + 1
     assert "evaluate@flowers17-vgg19" in names
 
 

@@ -8,10 +8,18 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from stages.common.command_line import UserError
-from stages.common.files import read_csv
+from stages.common.files import read_csv, write_csv
 from stages.common.sets import SETS
 from stages.common.splits import read_split
-from stages.split import choose_parts, ordered, published, read_official, stratified
+from stages.split import (
+    choose_parts,
+    keep_groups_together,
+    ordered,
+    published,
+    read_groups,
+    read_official,
+    stratified,
+)
 from tests.tiny_set import TINY, Stages
 
 
@@ -135,3 +143,87 @@ def test_each_repeat_has_the_next_published_fold(
     monkeypatch.setattr("stages.split.choose_parts", choose)
     stages.run_split(repeats=3, fold=2)
     assert seen == [2, 3, 1]
+
+
+def test_a_group_that_straddles_goes_to_the_earliest_part_it_touches() -> None:
+    parts = np.array(["test", "val", "train", "val", "test", "test", "test", "val"])
+    groups = np.array([1, 1, 2, 2, 2, 3, 3, 4])
+    together = keep_groups_together(parts, groups)
+    assert together.tolist() == ["val", "val", "train", "train", "train", "test", "test", "val"]
+
+
+def test_images_without_a_partner_stay_where_they_were() -> None:
+    parts = stratified(np.repeat(np.arange(17), 80), 0.2, 42)
+    assert keep_groups_together(parts, np.arange(1, 1361)).tolist() == parts.tolist()
+
+
+def test_every_image_has_a_group_its_own_or_its_duplicates(tmp_path: Path) -> None:
+    path = tmp_path / "set.csv"
+    write_csv(path, ["image", "group"], [("b", 2), ("d", 2)])
+    assert read_groups(path, ["a", "b", "c", "d", "e"]).tolist() == [1, 2, 3, 2, 5]
+
+
+def write_duplicates(stages: Stages, *groups: tuple[int, ...]) -> None:
+    """Let the images of these numbers, from 1, be duplicates of each other."""
+    rows = [(TINY.image_names[each - 1], group[0]) for group in groups for each in group]
+    write_csv(stages.folder / "data/duplicates/tiny.csv", ["image", "group"], rows)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "group", "part"),
+    [
+        ("official", (9, 10), "train"),
+        ("official", (1, 30), "train"),
+        ("official", (15, 16, 17), "val"),
+        ("ordered", (1, 30), "train"),
+    ],
+)
+def test_duplicates_stay_on_one_side_in_every_protocol(
+    stages: Stages,
+    capsys: pytest.CaptureFixture[str],
+    protocol: str,
+    group: tuple[int, ...],
+    part: str,
+) -> None:
+    path = stages.folder / "data/splits/tiny.csv"
+    write_duplicates(stages, group)
+    stages.run_split(protocol=protocol, group_duplicates=False)
+    assert "moved to their duplicates: 0" in capsys.readouterr().out
+    before = read_split(path)
+    stages.run_split(protocol=protocol)
+    after = read_split(path)
+    members = np.array(group) - 1
+    assert len(set(before.parts[0][members])) == 2
+    assert set(after.parts[0][members]) == {part}
+    others = np.delete(np.arange(30), members)
+    assert after.parts[0][others].tolist() == before.parts[0][others].tolist()
+    assert after.groups[members].tolist() == before.groups[members].tolist()
+    assert after.groups[members].tolist() == [group[0]] * len(group)
+    assert len(set(after.groups)) == 31 - len(group)
+    moved = (after.parts != before.parts).sum()
+    assert f"moved to their duplicates: {moved}\n" in capsys.readouterr().out
+
+
+def test_duplicates_stay_on_one_side_in_every_repeat(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = [(number, number + 3) for number in (1, 2, 3, 7, 8, 9, 13, 14, 15)]
+    write_duplicates(stages, *groups)
+    stages.run_split(repeats=4, group_duplicates=False)
+    apart = read_split(stages.folder / "data/splits/tiny.csv").parts
+    capsys.readouterr()
+    stages.run_split(repeats=4)
+    together = read_split(stages.folder / "data/splits/tiny.csv").parts
+    moved = (apart != together).sum(axis=1).tolist()
+    assert min(moved) > 0
+    assert f"moved to their duplicates: {', '.join(map(str, moved))}\n" in capsys.readouterr().out
+    for repeat in range(4):
+        for first, second in groups:
+            assert together[repeat][first - 1] == together[repeat][second - 1]
+
+
+def test_without_grouping_the_split_is_scikit_learns(stages: Stages) -> None:
+    write_duplicates(stages, tuple(range(1, 31)))
+    stages.run_split(group_duplicates=False)
+    table = read_split(stages.folder / "data/splits/tiny.csv")
+    assert table.parts[0].tolist() == stratified(table.labels, 0.2, 42).tolist()

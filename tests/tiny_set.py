@@ -91,6 +91,7 @@ class Stages:
         self.head = parameters["head"] | {"epochs": 3, "hidden": [8]}
         self.finetune = parameters["finetune"] | {"epochs": 2}
         self.features = parameters["features"] | {"image_size": 32, "precision": "float32"}
+        self.duplicates = parameters["duplicates"]
         self.split = parameters["split"]
         self.predict = parameters["predict"]
         self.dropout = parameters["dropout"]
@@ -109,6 +110,11 @@ class Stages:
         from stages.weights import main
 
         self.run(main, "--backbone", "demo_backbone", weights="random", seed=42)
+
+    def run_duplicates(self, **changes: Any) -> None:
+        from stages.duplicates import main
+
+        self.run(main, "--set", "tiny", **self.duplicates | changes)
 
     def run_split(self, **changes: Any) -> None:
         from stages.split import main
@@ -145,6 +151,7 @@ class Stages:
     def run_all(self) -> None:
         write_tiny_set(self.folder / "data/raw/tiny")
         self.run_weights()
+        self.run_duplicates()
         self.run_split()
         self.run_features()
         self.run_prefix()

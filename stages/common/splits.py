@@ -11,10 +11,12 @@ from stages.common.files import read_csv
 
 @dataclass(frozen=True)
 class SplitTable:
-    """Name, label (from 0) and part of every image of a set, in the set's order."""
+    """Name, label (from 0), group and part of every image of a set, in the set's order."""
 
     images: list[str]
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    """Shape (images,): images of the same picture have the same number."""
     parts: NDArray[np.str_]
     """Shape (repeats, images): `train`, `val` or `test` in each repeat's split."""
 
@@ -35,5 +37,6 @@ def read_split(path: Path) -> SplitTable:
     return SplitTable(
         [row["image"] for row in rows],
         np.array([int(row["label"]) for row in rows]),
+        np.array([int(row["group"]) for row in rows]),
         np.array([[row[column] for row in rows] for column in rows[0] if column[:4] == "part"]),
     )
