@@ -49,7 +49,7 @@ def test_the_metrics_file(ran: Stages) -> None:
 def write_parts(stages: Stages, *repeats: Sequence[str]) -> None:
     """Put other parts, for each repeat those of the 30 images, into the split's table."""
     path = stages.folder / "data/splits/tiny.csv"
-    columns = ["image", "label", "class"]
+    columns = ["image", "label", "class", "group"]
     rows = [[row[column] for column in columns] for row in read_csv(path)]
     table = [[*row, *parts] for row, parts in zip(rows, zip(*repeats, strict=True), strict=True)]
     write_csv(path, columns + part_columns(len(repeats)), table)
