@@ -1,7 +1,7 @@
 """Write metrics/report/: one page of results, curves, confusions and sample predictions.
 
-Reads params.yaml, what `evaluate` wrote into metrics/, and sample pictures from the archives in
-data/raw/. The page opens without a server and without a network.
+Reads params.yaml, what `evaluate` wrote into metrics/, the tables in data/duplicates/, and pictures
+from the archives in data/raw/. The page opens without a server and without a network.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from stages.common.files import read_csv, read_json, replacing
 from stages.common.images import decode, read_members
 from stages.common.progress import progress_bar
 from stages.common.report_charts import Chart, HeatMap, heat_map, line_chart
+from stages.common.report_duplicates import DuplicateGroup, parse_duplicates
 from stages.common.report_tables import (
     MODELS,
     SCORES,
@@ -181,6 +182,15 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
     )
 
 
+def read_duplicates(path: Path) -> list[DuplicateGroup]:
+    """Read a set's groups of duplicates.
+
+    Raises UserError for a file that is missing or cannot be used.
+    """
+    with reading(path):
+        return parse_duplicates(read_csv(path))
+
+
 def picture_name(set_name: str, image: str) -> str:
     """Path of a sample picture inside the report's folder."""
     return f"pictures/{set_name}-{PurePosixPath(image).stem}.jpg"
@@ -213,7 +223,11 @@ def write_pictures(raw: Path, set_name: str, images: Iterable[str], folder: Path
         picture.save(path, "JPEG", quality=85)
 
 
-def render(params: Mapping[str, Any], runs: Sequence[RunView]) -> str:
+def render(
+    params: Mapping[str, Any],
+    runs: Sequence[RunView],
+    duplicates: Mapping[str, Sequence[DuplicateGroup]],
+) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -224,6 +238,7 @@ def render(params: Mapping[str, Any], runs: Sequence[RunView]) -> str:
     )
     return environment.get_template("report_template.html.j2").render(
         runs=runs,
+        duplicates=duplicates,
         reservations=group_reservations(
             {f"{each.set_name}, {each.backbone}": each.reservations for each in runs}
         ),
@@ -243,12 +258,17 @@ def main(arguments: Sequence[str]) -> None:
         for set_name in params["sets"]
         for backbone in params["backbones"]
     ]
+    duplicates = {
+        set_name: read_duplicates(Path(f"data/duplicates/{set_name}.csv"))
+        for set_name in params["sets"]
+    }
     with replacing(Path("metrics/report")) as folder:
         folder.mkdir()
         for set_name in params["sets"]:
             samples = [name for each in runs if each.set_name == set_name for name in each.samples]
+            samples += [each.image for group in duplicates[set_name] for each in group.members]
             write_pictures(Path("data/raw"), set_name, samples, folder)
-        (folder / "index.html").write_text(render(params, runs), "utf-8", newline="\n")
+        (folder / "index.html").write_text(render(params, runs, duplicates), "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ CLASS_COLUMNS = [
     "finetuned_precision",
 ]
 COMPARISON = {"gain": 0.2, "only_head_right": 1, "only_finetuned_right": 2, "p_value": 0.728}
+DUPLICATE_COLUMNS = ["image", "class", "group", "kind", "partner", "distance"]
 PARAMS = """
 dropout: 0.3
 sets: [demo]
@@ -133,6 +134,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project's folder with one run in it, made the working directory."""
     (tmp_path / "params.yaml").write_text(PARAMS, "utf-8")
     write_run(tmp_path)
+    write_table(tmp_path / "data/duplicates/demo.csv", DUPLICATE_COLUMNS, [])
     write_archive(tmp_path / "data/raw/demo/demo.tgz", [row[0] for row in PREDICTIONS])
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -297,6 +299,31 @@ def test_random_weights_and_other_images_are_marked(
         assert f"{mark.capitalize()} (demo, mobilenet)" in text
 
 
+def test_duplicates_are_shown_those_of_two_classes_first(folder: Path) -> None:
+    assert "None were found." in write_page(folder)
+    names = [f"jpg/image_{number:04}.jpg" for number in (10, 11, 12, 13)]
+    write_archive(folder / "data/raw/demo/demo.tgz", [row[0] for row in PREDICTIONS] + names)
+    write_table(
+        folder / "data/duplicates/demo.csv",
+        DUPLICATE_COLUMNS,
+        [
+            (names[0], "iris", 10, "exact", names[2], 0),
+            (names[2], "iris", 10, "exact", names[0], 0),
+            (names[1], "iris", 11, "near", names[3], 1),
+            (names[3], "<b>rose", 11, "near", names[1], 1),
+        ],
+    )
+    page = write_page(folder)
+    text = " ".join(Elements(page).text.split())
+    mixed = f"{names[1]} {names[3]} iris <b>rose near, 1 bit near, 1 bit"
+    same = f"{names[0]} {names[2]} iris exact exact"
+    assert f"{mixed} {same}" in text
+    assert "<b>rose" not in page
+    shown = [str(each["src"]) for each in Elements(page).all("img")]
+    assert shown[-4:] == [f"pictures/demo-image_00{number}.jpg" for number in (11, 13, 10, 12)]
+    assert all((folder / "metrics/report" / each).exists() for each in shown)
+
+
 def test_only_the_runs_of_the_parameters_are_shown(folder: Path) -> None:
     write_run(folder, "vgg19")
     assert "vgg19" not in write_page(folder)
@@ -330,6 +357,7 @@ def test_no_mistakes_and_nothing_right_are_said(folder: Path) -> None:
         "metrics/history/demo-mobilenet-finetuned.csv",
         "metrics/predictions/demo-mobilenet-head.csv",
         "metrics/classes/demo-mobilenet.csv",
+        "data/duplicates/demo.csv",
         "data/raw/demo/demo.tgz",
     ],
 )
@@ -358,6 +386,7 @@ def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
             "image,truth,prediction,probability,truth_probability\na,iris,oak,0.5,0.5\n",
         ),
         ("metrics/classes/demo-mobilenet.csv", "class,images\niris,many\n"),
+        ("data/duplicates/demo.csv", "image,class,group\na,iris,first\n"),
     ],
 )
 def test_a_broken_file_is_named_in_one_line(folder: Path, name: str, content: str) -> None:
