@@ -89,6 +89,18 @@ def compare_models(
     }
 
 
+def read_info(set_name: str, backbone: str) -> dict[str, Any]:
+    """What the features stage recorded; of backbones joined by `+`, the first one's.
+
+    Their sources of weights are joined in the same way, where they differ.
+    """
+    paths = [Path(f"data/features/{set_name}/{name}.json") for name in backbone.split("+")]
+    infos = [read_json(path) for path in paths]
+    source = "+".join(dict.fromkeys(info["weights"]["source"] for info in infos))
+    weights = infos[0]["weights"] | {"source": source}
+    return dict(infos[0]) | {"backbone": backbone, "weights": weights}
+
+
 def read_probabilities(folder: Path) -> dict[str, NDArray[np.float32]]:
     """Probabilities of the head, and of the fine-tuned model where the folder has one."""
     paths = {name: folder / f"{name}_probabilities.npy" for name in MODELS}
@@ -106,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
     run_name = f"{options.set}-{options.backbone}"
 
     table = read_split(Path(f"data/splits/{options.set}.csv"))
-    info = read_json(Path(f"data/features/{options.set}/{options.backbone}.json"))
+    info = read_info(options.set, options.backbone)
     classes = read_json(models / "classes.json")
     probabilities = read_probabilities(models)
     part = table.reported_part

@@ -2,7 +2,7 @@
 
     python -m stages.finetune --set flowers17 --backbone vgg19 --seed 42 --unfreeze auto ...
 
-Starts from `head.keras` and trains on what the prefix stage cached. Writes the classifier as
+Starts from the trained head and trains on what the prefix stage cached. Writes the classifier as
 `models/SET/BACKBONE/finetuned.keras`, its history, and the probabilities of every image in every
 repeat. With zero epochs, or with nothing unfrozen, the head's model and probabilities are passed on
 as they are.
@@ -16,18 +16,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.common.backbones import cut_for, freeze
-from stages.common.command_line import Parser, number, run
+from stages.common.augmentation import augment
+from stages.common.backbones import build, cut_for, freeze
+from stages.common.command_line import Parser, number, one_of, run
 from stages.common.files import read_json, replacing, sha256
 from stages.common.keras_quiet import keras
 from stages.common.models import load_model, save_model, set_flat_weights
-from stages.common.options import add_run_options, add_unfreeze_options
+from stages.common.options import add_run_options, add_unfreeze_options, reads_pixels
+from stages.common.precision import PRECISIONS, choose_training_precision, set_precision
 from stages.common.results import HISTORY_COLUMNS, history_path, write_array, write_history
-from stages.common.splits import read_split
+from stages.common.splits import choose_rows, read_split
 from stages.common.training import (
     add_training_options,
-    choose_rows,
+    choose_reports,
     fit,
     make_repeatable,
     predict,
@@ -58,27 +61,60 @@ def pass_through(models: Path, history: Path) -> None:
     write_history(history, {column: [] for column in HISTORY_COLUMNS})
 
 
-def unfrozen_part(classifier: keras.Model, options: Namespace) -> keras.Model:
-    """The part of the classifier above the cut, from activations to probabilities.
-
-    Shares its layers with the classifier, of which those that are to train are made trainable.
-    """
-    backbone, head = classifier.get_layer(options.backbone), classifier.get_layer("head")
-    cut = cut_for(backbone, options.unfreeze, options.batch_norm)
-    freeze(backbone, options.unfreeze, options.batch_norm, options.batch_norm_momentum)
-    return keras.Model(cut, head(classifier.get_layer("pool")(backbone.output)))
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Parse the options, train from the cut on, and write the model and what it predicts."""
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The options; raises UserError where they are out of range."""
     parser = Parser(__doc__)
     add_run_options(parser)
     add_training_options(parser, "finetune", min_epochs=0)
     add_unfreeze_options(parser)
     parser.add_argument("--batch_norm_momentum", type=number(float, 0, 1), required=True)
+    parser.add_argument("--precision", type=one_of(PRECISIONS, "finetune.precision"), required=True)
+    parser.add_argument("--warmup", type=number(float, 0, 1), required=True)
+    parser.add_argument("--mixup", type=number(float, 0, 100), required=True)
+    parser.add_argument("--average_weights", type=number(float, 0, 0.99999), required=True)
+    parser.add_argument("--slices", type=number(int, 1, 10_000), required=True)
     parser.add_argument("--average_views", action="store_true")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def above_the_cut(
+    backbone: keras.Model, classifier: keras.Model, options: Namespace
+) -> keras.Model:
+    """The network from the values that the prefix stage cached to the classifier's probabilities.
+
+    Made of layers of `backbone` and of the classifier's head, which it shares.
+    """
+    cut = cut_for(backbone, options.unfreeze, reads_pixels(options))
+    head, pool = classifier.get_layer("head"), classifier.get_layer("pool")
+    return keras.Model(cut, head(pool(backbone.output)))
+
+
+def start(
+    head_model: Path, head: NDArray[np.float32], options: Namespace
+) -> tuple[keras.Model, keras.Model, keras.Model]:
+    """The classifier with weights `head`, a copy of its backbone to train, and what trains it.
+
+    The copy computes in the precision asked for; the classifier stays in float32.
+    """
+    classifier = load_model(head_model)
+    set_flat_weights(classifier.get_layer("head"), head)
+    source = classifier.get_layer(options.backbone)
+    set_precision(choose_training_precision(options.precision))
+    backbone = build(options.backbone, source.input_shape[1])
+    set_precision("float32")
+    backbone.set_weights(source.get_weights())
+    for each in (source, backbone):
+        freeze(each, options.unfreeze, options.batch_norm, options.batch_norm_momentum)
+    network = above_the_cut(backbone, classifier, options)
+    if options.augment != "none":
+        pictures = keras.Input(network.input_shape[1:])
+        network = keras.Model(pictures, network(augment(pictures, options.augment)))
+    return classifier, backbone, network
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options, train from the cut on, and write the model and what it predicts."""
+    options = parse(arguments)
     models = Path("models", options.set, options.backbone)
     history_file = history_path(options.set, options.backbone, "finetuned")
     split_path = Path(f"data/splits/{options.set}.csv")
@@ -87,26 +123,32 @@ def main(arguments: Sequence[str]) -> None:
     if options.epochs == 0 or values.size == 0:
         pass_through(models, history_file)
         return
-    split = read_split(split_path)
-    heads = np.load(models / "head_weights.npy")
+    table = read_split(split_path)
+    labels, heads = table.labels, np.load(models / "head_weights.npy")
     folder = checkpoints(options, [models / "head_weights.npy", split_path, prefix_info])
     views = len(read_json(prefix_info)["views"]) if options.average_views else 1
     recipe = recipe_of(options)
 
     probabilities = []
-    for repeat, parts in enumerate(split.parts):
-        seed = options.seed + repeat
+    for repeat, (*_, head) in enumerate(heads):
+        seed, states = options.seed + repeat, folder / f"repeat_{repeat}"
+        rows = choose_rows(table, repeat, options.refit == "true", seed)
+
+        def new_network(weights: NDArray[np.float32] = head, seed: int = seed) -> keras.Model:
+            make_repeatable(seed)
+            return start(models / "head.keras", weights, options)[-1]
+
+        reports = choose_reports(new_network, values, labels, rows, recipe, seed, states / "choice")
         make_repeatable(seed)
-        classifier = load_model(models / "head.keras")
-        set_flat_weights(classifier.get_layer("head"), heads[repeat])
-        upper = unfrozen_part(classifier, options)
-        rows = choose_rows(split.labels, parts, recipe.patience, seed)
-        states = folder / f"repeat_{repeat}"
-        history = fit(upper, values, split.labels, rows, recipe, seed, states)
+        classifier, backbone, network = start(models / "head.keras", heads[repeat, 0], options)
+        watched = (rows.final, rows.shown)
+        history = fit(network, values, labels, watched, recipe, seed, states / "final", reports)
+        classifier.get_layer(options.backbone).set_weights(backbone.get_weights())
+        upper = above_the_cut(classifier.get_layer(options.backbone), classifier, options)
         probabilities.append(predict(upper.predict_on_batch, values, views))
         if repeat == 0:
             save_model(classifier, models / "finetuned.keras")
-            write_history(history_file, history)
+            write_history(history_file, history, recipe.slices)
     write_array(models / "finetuned_probabilities.npy", np.stack(probabilities))
     shutil.rmtree(folder)
 

@@ -2,66 +2,187 @@
 
     python -m stages.head --set flowers17 --backbone vgg19 --dropout 0.3 --seed 42 --hidden 128 ...
 
-Writes the whole classifier, images to probabilities, as `models/SET/BACKBONE/head.keras`, with its
-class names, its training history, and the probabilities of every image in every repeat.
+Several backbones joined by `+` give their features side by side. Writes the whole classifier,
+images to probabilities, as `models/SET/BACKBONE/head.keras`, with its class names, its training
+history, and the probabilities of every image in every repeat.
 """
 
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.common.backbones import build, load_weights
-from stages.common.command_line import Parser, number, run
+from stages.common.backbones import BACKBONES, build, load_weights
+from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import read_json, write_json
-from stages.common.models import build_classifier, build_head, flat_weights, save_model
-from stages.common.options import add_run_options
-from stages.common.results import history_path, write_array, write_history
+from stages.common.keras_quiet import keras
+from stages.common.logistic import choose_strength, fit_logistic
+from stages.common.models import (
+    NORMALIZE,
+    adapt_head,
+    build_classifier,
+    build_head,
+    flat_weights,
+    save_model,
+)
+from stages.common.results import History, history_path, write_array, write_history
+from stages.common.scores import accuracy, log_loss
 from stages.common.sets import SETS
-from stages.common.splits import read_split
+from stages.common.splits import Rows, choose_rows, read_split
 from stages.common.training import (
     add_training_options,
-    choose_rows,
+    choose_reports,
     fit,
     make_repeatable,
     predict,
     recipe_of,
 )
 
+KINDS = ("mlp", "logistic")
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse the options, train, and write the model and what it predicts."""
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The options; raises UserError where they are out of range or contradict each other."""
     parser = Parser(__doc__)
-    add_run_options(parser)
-    add_training_options(parser, "head", min_epochs=1)
+    parser.add_argument("--set", type=one_of([*SETS], "set"), required=True)
+    parser.add_argument("--backbone", required=True)
+    add_training_options(parser, "head", min_epochs=0)
+    parser.add_argument("--kind", type=one_of(KINDS, "head.kind"), required=True)
+    parser.add_argument("--normalize", type=one_of(NORMALIZE, "head.normalize"), required=True)
     parser.add_argument("--dropout", type=number(float, 0, 0.95), required=True)
     parser.add_argument("--hidden", type=number(int, 1, 65536), nargs="*", required=True)
-    parser.add_argument("--early_stopping", type=number(int, 0), required=True)
+    parser.add_argument(
+        "--strengths", type=number(float, 0, 1e9, open_low=True), nargs="+", required=True
+    )
+    parser.add_argument("--finetune_early_stopping", type=number(int, 0), required=True)
     parser.add_argument("--average_views", action="store_true")
     options = parser.parse_args(arguments)
+    for name in options.backbone.split("+"):
+        if name not in BACKBONES:
+            parser.error(f"no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+    if options.kind == "logistic" and options.hidden:
+        raise UserError(
+            f"head.hidden: {options.hidden} layers do not go with head.kind logistic; set it to []"
+        )
+    return options
 
-    features = np.load(f"data/features/{options.set}/{options.backbone}.npy", mmap_mode="r")
-    info = read_json(Path(f"data/features/{options.set}/{options.backbone}.json"))["features"]
-    split = read_split(Path(f"data/splits/{options.set}.csv"))
+
+def read_features(set_name: str, backbones: Sequence[str]) -> tuple[Features, list[Any]]:
+    """Features (images, views, sum of widths) of the backbones, and what was recorded of each."""
+    paths = [Path(f"data/features/{set_name}/{name}.npy") for name in backbones]
+    infos = [read_json(path.with_suffix(".json"))["features"] for path in paths]
+    arrays = [np.load(path, mmap_mode="r") for path in paths]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=2), infos
+
+
+def train_mlp(
+    new_head: Callable[[NDArray[np.int64]], keras.Model],
+    features: Features,
+    labels: Labels,
+    rows: Rows,
+    options: Namespace,
+    seed: int,
+) -> tuple[list[keras.Model], History]:
+    """Train heads by gradient descent; return them and the first one's history.
+
+    The first one has learned from `rows.final`. Where fine-tuning has something to choose a second
+    one follows that has not seen the images by which it chooses.
+    """
+    recipe = recipe_of(options)
+    reports = choose_reports(lambda: new_head(rows.choosing), features, labels, rows, recipe, seed)
+    trainings = [(rows.final, rows.shown)]
+    if options.finetune_early_stopping:
+        trainings.append((rows.choosing, rows.judging))
+    heads = [new_head(train) for train, _ in trainings]
+    histories = [
+        fit(head, features, labels, each, recipe, seed, reports=reports)
+        for head, each in zip(heads, trainings, strict=True)
+    ]
+    return heads, histories[0]
+
+
+def train_logistic(
+    new_head: Callable[[NDArray[np.int64]], keras.Model],
+    features: Features,
+    labels: Labels,
+    rows: Rows,
+    options: Namespace,
+    seed: int,  # noqa: ARG001
+) -> tuple[list[keras.Model], History]:
+    """Fit heads by logistic regression; return as `train_mlp` does, with one entry of history."""
+
+    def normalized(head: keras.Model, images: NDArray[np.int64]) -> Features:
+        before = keras.Model(head.input, head.get_layer("classes").input)
+        shown = features[images]
+        values = before.predict_on_batch(shown.reshape(-1, shown.shape[2]))
+        return np.asarray(values).reshape(shown.shape)
+
+    choosing, final = new_head(rows.choosing), new_head(rows.final)
+    classes = final.output_shape[1]
+    strength = choose_strength(
+        (normalized(choosing, rows.choosing), labels[rows.choosing]),
+        (normalized(choosing, rows.judging), labels[rows.judging]),
+        options.strengths,
+        classes,
+    )
+    for head, train in ((choosing, rows.choosing), (final, rows.final)):
+        weights = fit_logistic(normalized(head, train), labels[train], [strength], classes)
+        head.get_layer("classes").set_weights(weights[0])
+    history: History = {}
+    for prefix, images in (("", rows.final), ("val_", rows.shown)):
+        given = predict(final.predict_on_batch, features[images], features.shape[1])
+        empty = len(images) == 0
+        history[f"{prefix}accuracy"] = [nan if empty else accuracy(given, labels[images])]
+        history[f"{prefix}loss"] = [nan if empty else log_loss(given, labels[images])]
+    return [final, choosing], history
+
+
+def classifier_of(
+    names: Sequence[str], infos: Sequence[Any], head: keras.Model, views: Sequence[str]
+) -> keras.Model:
+    """The whole classifier: the backbones as their features were extracted, and the head."""
+    backbones = []
+    for name, info in zip(names, infos, strict=True):
+        backbone = build(name, info["image_size"])
+        load_weights(backbone, Path(f"data/weights/{name}.weights.h5"))
+        backbones.append(backbone)
+    return build_classifier(backbones, infos[0]["pooling"], head, views)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options, train, and write the models and what they predict."""
+    options = parse(arguments)
+    names = options.backbone.split("+")
+    features, infos = read_features(options.set, names)
+    table = read_split(Path(f"data/splits/{options.set}.csv"))
     classes = SETS[options.set].class_names
-    recipe = recipe_of(options, options.early_stopping)
-    views = info["views"] if options.average_views else info["views"][:1]
+    shown = infos[0]["views"] if options.average_views else infos[0]["views"][:1]
     folder = Path("models", options.set, options.backbone)
 
+    def new_head(rows: NDArray[np.int64]) -> keras.Model:
+        widths = [info["width"] for info in infos]
+        head = build_head(widths, options.normalize, options.hidden, options.dropout, len(classes))
+        adapt_head(head, features, rows)
+        return head
+
+    train = train_mlp if options.kind == "mlp" else train_logistic
     weights, probabilities = [], []
-    for repeat, parts in enumerate(split.parts):
+    for repeat in range(len(table.parts)):
         seed = options.seed + repeat
         make_repeatable(seed)
-        head = build_head(info["width"], options.hidden, options.dropout, len(classes))
-        rows = choose_rows(split.labels, parts, recipe.patience, seed)
-        history = fit(head, features, split.labels, rows, recipe, seed)
-        probabilities.append(predict(head.predict_on_batch, features, len(views)))
-        weights.append(flat_weights(head))
+        rows = choose_rows(table, repeat, options.refit == "true", seed)
+        heads, history = train(new_head, features, table.labels, rows, options, seed)
+        weights.append(np.stack([flat_weights(head) for head in heads]))
+        probabilities.append(predict(heads[0].predict_on_batch, features, len(shown)))
         if repeat == 0:
-            backbone = build(options.backbone, info["image_size"])
-            load_weights(backbone, Path(f"data/weights/{options.backbone}.weights.h5"))
-            classifier = build_classifier(backbone, info["pooling"], head, views)
-            save_model(classifier, folder / "head.keras")
+            save_model(classifier_of(names, infos, heads[0], shown), folder / "head.keras")
             write_history(history_path(options.set, options.backbone, "head"), history)
     write_json(folder / "classes.json", list(classes))
     write_array(folder / "head_weights.npy", np.stack(weights))

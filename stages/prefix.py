@@ -1,11 +1,12 @@
 """Compute, once for every image and view, the part of the network that fine-tuning leaves as it is.
 
     python -m stages.prefix --set flowers17 --backbone vgg19 --unfreeze auto --batch_norm frozen \
-        --image_size native --crop center --pooling avg --views plain mirror --precision auto
+        --augment none --image_size native --crop center --pooling avg --views plain mirror \
+        --precision auto
 
-Writes the activations at the cut. Where batch norm trains nothing under it is constant, so the cut
-is the input and what is written is the decoded pixels. With `--unfreeze 0` nothing is to be
-trained, and the file is empty.
+Writes the activations at the cut. Where batch norm trains, or pictures are augmented, nothing under
+it is constant, so the cut is the input and what is written is the decoded pixels. With
+`--unfreeze 0` nothing is to be trained, and the file is empty.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from stages.common.extract import BATCH_SIZE, add_image_options, extract, image_
 from stages.common.files import read_json, replacing, write_json
 from stages.common.images import decode_all
 from stages.common.keras_quiet import keras
-from stages.common.options import add_unfreeze_options
+from stages.common.options import add_unfreeze_options, reads_pixels
 from stages.common.sets import SETS
 
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         Path(f"data/weights/{options.backbone}.weights.h5"),
         options.precision,
     )
-    cut = cut_for(backbone, options.unfreeze, options.batch_norm)
+    cut = cut_for(backbone, options.unfreeze, reads_pixels(options))
     if cut is None:
         print("nothing is unfrozen: there is no prefix to compute")
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str]) -> None:
     else:
         pixels = cut is backbone.input
         dtype = "uint8" if pixels else "float32" if options.precision == "float32" else "float16"
+        if pixels:
+            print("fine-tuning reads pictures, not activations: each step runs the whole network")
         print(
             f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}; "
             f"a map of {cut.shape[1:]} of each, as {dtype}"
@@ -74,6 +77,7 @@ def main(arguments: Sequence[str]) -> None:
             "precision": precision,
             "unfreeze": options.unfreeze,
             "batch_norm": options.batch_norm,
+            "augment": options.augment,
         },
     )
 

@@ -108,10 +108,10 @@ def read_params(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({text}); correct it") from None
-    for name in ("sets", "backbones"):
+    for name in ("sets", "backbones", "fusions"):
         value = params.get(name) if isinstance(params, dict) else None
         named = isinstance(value, list) and all(isinstance(each, str) for each in value)
-        if not named or not value:
+        if not named or not (value or name == "fusions"):
             raise UserError(f"{path} has {name}: {value!r}, not a list of names; correct it")
     for name in params["sets"]:
         if name not in SETS:
@@ -130,7 +130,7 @@ def view_charts(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, Chart]]:
             "train": [float(row[column]) for row in rows],
             "validation": [float(row[f"val_{column}"] or "nan") for row in rows],
         }
-        chart = line_chart([int(row["epoch"]) for row in rows], series)
+        chart = line_chart([float(row["epoch"]) for row in rows], series)
         if chart:
             charts.append((column, chart))
     return charts
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str]) -> None:
     runs = [
         read_run(Path("metrics"), set_name, backbone)
         for set_name in params["sets"]
-        for backbone in params["backbones"]
+        for backbone in params["backbones"] + params["fusions"]
     ]
     duplicates = {
         set_name: read_duplicates(Path(f"data/duplicates/{set_name}.csv"))

@@ -88,8 +88,9 @@ class Stages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         parameters = default_parameters()
-        self.head = parameters["head"] | {"epochs": 3, "hidden": [8]}
-        self.finetune = parameters["finetune"] | {"epochs": 2}
+        self.head = parameters["head"] | {"epochs": 3, "hidden": [8], "refit": "true"}
+        self.head["finetune_early_stopping"] = 0
+        self.finetune = parameters["finetune"] | {"epochs": 2, "refit": "true"}
         self.features = parameters["features"] | {"image_size": 32, "precision": "float32"}
         self.duplicates = parameters["duplicates"]
         self.split = parameters["split"]
@@ -129,7 +130,7 @@ class Stages:
     def run_prefix(self, **changes: Any) -> None:
         from stages.prefix import main
 
-        cut = {name: self.finetune[name] for name in ("unfreeze", "batch_norm")}
+        cut = {name: self.finetune[name] for name in ("unfreeze", "batch_norm", "augment")}
         self.run(main, *self.PAIR, **cut | self.features | changes)
 
     def run_head(self, **changes: Any) -> None:

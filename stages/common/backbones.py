@@ -165,18 +165,16 @@ def cut_before(backbone: keras.Model, position: int) -> keras.KerasTensor:
     return cut.output
 
 
-def cut_for(
-    backbone: keras.Model, unfreeze: str, batch_norm: Literal["frozen", "train"]
-) -> keras.KerasTensor | None:
-    """The tensor under which fine-tuning leaves everything as it is; None if nothing is unfrozen.
+def cut_for(backbone: keras.Model, unfreeze: str, reads_pixels: bool) -> keras.KerasTensor | None:
+    """The tensor whose values fine-tuning takes from the cache; None if nothing is unfrozen.
 
-    Where batch norm trains, in every layer that there is, it is the network's input.
+    Everything below it stays as it is. With `reads_pixels` it is the network's input.
     """
     unfrozen = range(first_unfrozen(backbone, unfreeze), len(backbone.layers))
     trained = [position for position in unfrozen if backbone.layers[position].weights]
     if not trained:
         return None
-    return cut_before(backbone, trained[0]) if batch_norm == "frozen" else backbone.input
+    return backbone.input if reads_pixels else cut_before(backbone, trained[0])
 
 
 def freeze(

@@ -4,7 +4,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,35 +14,93 @@ from stages.common.command_line import UserError
 from stages.common.files import replacing
 from stages.common.keras_quiet import keras
 
+Normalize = Literal["none", "standard", "power"]
+NORMALIZE: tuple[Normalize, ...] = ("none", "standard", "power")
 
-def build_head(width: int, hidden: Sequence[int], dropout: float, classes: int) -> keras.Sequential:
-    """The part that is trained from scratch: features (n, width) to probabilities (n, classes).
+ROOT_START = 1e-4
+"""Added to a feature's size under the square root, which is finitely steep there."""
 
-    Dense layers of the widths `hidden` with relu, dropout before the last layer, softmax. With no
-    hidden layer, dropout falls on the features.
+
+def build_head(
+    widths: Sequence[int],
+    normalize: Normalize,
+    hidden: Sequence[int],
+    dropout: float,
+    classes: int,
+) -> keras.Model:
+    """The part that is trained from scratch: features (n, sum of widths) to probabilities.
+
+    The features, of one backbone or of several side by side, are normalised as `normalize` says;
+    then Dense layers of the widths `hidden` with relu, dropout before the last layer, softmax. With
+    no hidden layer, dropout falls on the features.
     """
-    layers = [keras.Input((width,), name="features")]
-    layers += [keras.layers.Dense(units, activation="relu") for units in hidden]
+    features = keras.Input((sum(widths),), name="features")
+    values = features
+    if normalize == "power":
+        ends = np.cumsum(widths)[:-1].tolist()
+        blocks = keras.ops.split(values, ends, axis=1) if ends else [values]
+        values = keras.ops.concatenate([power_normalized(block) for block in blocks], axis=1)
+    if normalize != "none":
+        values = keras.layers.BatchNormalization(
+            center=False, scale=False, trainable=False, name="standardize"
+        )(values)
+    for units in hidden:
+        values = keras.layers.Dense(units, activation="relu")(values)
     if dropout > 0:
-        layers.append(keras.layers.Dropout(dropout))
-    layers.append(keras.layers.Dense(classes, activation="softmax"))
-    return keras.Sequential(layers, name="head")
+        values = keras.layers.Dropout(dropout)(values)
+    outputs = keras.layers.Dense(classes, activation="softmax", name="classes")(values)
+    return keras.Model(features, outputs, name="head")
+
+
+def power_normalized(features: keras.KerasTensor) -> keras.KerasTensor:
+    """Features (n, width) with the square root of their size, scaled to a mean square of 1.
+
+    Evens out features of which a few are far larger than the rest. Perronnin, Sanchez and Mensink,
+    "Improving the Fisher kernel for large-scale image classification" (2010), sections 3.1 and 3.2;
+    a small number keeps the root's slope finite at zero.
+    """
+    size = keras.ops.sqrt(keras.ops.abs(features) + ROOT_START) - ROOT_START**0.5
+    unit = keras.layers.UnitNormalization()(keras.ops.sign(features) * size)
+    return unit * features.shape[1] ** 0.5
+
+
+def adapt_head(head: keras.Model, features: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+    """Let the head standardise by mean and variance over `rows` of features (images, views, n)."""
+    names = [layer.name for layer in head.layers]
+    if "standardize" in names:
+        layer = head.get_layer("standardize")
+        before = keras.Model(head.input, layer.input)
+        values = before.predict_on_batch(features[rows].reshape(-1, features.shape[2]))
+        layer.set_weights([values.mean(axis=0), values.var(axis=0)])
 
 
 def build_classifier(
-    backbone: keras.Model, pooling: Pooling, head: keras.Sequential, views: Sequence[str]
+    backbones: Sequence[keras.Model], pooling: Pooling, head: keras.Model, views: Sequence[str]
 ) -> keras.Model:
     """The whole classifier: RGB images (n, size, size, 3), 0 to 255, to probabilities.
 
-    Sees each image in every one of `views` and averages the probabilities over them. Its layers
-    `backbone`, `pool` and `head` are the parts it is made of.
+    Sees each image in every one of `views` and averages the probabilities over them. The features
+    of several backbones go into the head side by side; the model takes images at the largest of
+    their sizes, and scales them down for the others. Its layers are called by the names of the
+    backbones, `pool` and `head`.
     """
     pool = pooling_layer(pooling)
-    image = keras.Input(backbone.input_shape[1:], name="image")
+    image = keras.Input(max(each.input_shape[1:] for each in backbones), name="image")
     seen = {"plain": image, "mirror": keras.ops.flip(image, axis=2)}
-    outputs = [head(pool(backbone(seen[view]))) for view in views]
+    outputs = []
+    for view in views:
+        features = [pool(each(scaled(seen[view], each.input_shape[1]))) for each in backbones]
+        together = features[0] if len(features) == 1 else keras.ops.concatenate(features, axis=1)
+        outputs.append(head(together))
     probabilities = outputs[0] if len(outputs) == 1 else keras.layers.average(outputs)
     return keras.Model(image, probabilities, name="classifier")
+
+
+def scaled(images: keras.KerasTensor, side: int) -> keras.KerasTensor:
+    """Images (n, height, width, 3), scaled to (n, side, side, 3) where they are of another size."""
+    if images.shape[1] == side:
+        return images
+    return keras.ops.image.resize(images, (side, side), antialias=True)
 
 
 def flat_weights(model: keras.Model) -> NDArray[np.float32]:

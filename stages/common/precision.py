@@ -36,6 +36,16 @@ def choose_precision(asked: Precision, network: keras.Model) -> Literal["float32
     return "bfloat16" if dense and machine_has_bfloat16() else "float32"
 
 
+def choose_training_precision(asked: Precision) -> Literal["float32", "bfloat16"]:
+    """What `asked` comes to for training: `auto` is bfloat16 where the machine has it.
+
+    The upper layers that fine-tuning trains gain by it in networks of depthwise convolutions too.
+    """
+    if asked != "auto":
+        return asked
+    return "bfloat16" if machine_has_bfloat16() else "float32"
+
+
 def _is_depthwise(layer: keras.layers.Layer) -> bool:
     depthwise = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
     # ConvNeXt's are ordinary convolutions in groups of one channel.

@@ -69,7 +69,7 @@ def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(step * number, 12) for number in range(first, max(last, first + 1) + 1)]
 
 
-def line_chart(epochs: Sequence[int], series: Mapping[str, Sequence[float]]) -> Chart | None:
+def line_chart(epochs: Sequence[float], series: Mapping[str, Sequence[float]]) -> Chart | None:
     """A chart of `series` (name: a value for each epoch); None when there is no value to draw.
 
     Values that are not finite, as a diverging loss has them, are left out of their line.
@@ -93,7 +93,7 @@ def line_chart(epochs: Sequence[int], series: Mapping[str, Sequence[float]]) -> 
 
     marks = [x for x in round_ticks(first, last) if x.is_integer() and first <= x <= epochs[-1]]
     return Chart(
-        len(epochs),
+        round(epochs[-1]),
         [Tick(across(x), f"{x:g}") for x in marks],
         [Tick(down(y), f"{y:g}") for y in levels],
         [

@@ -1,6 +1,7 @@
 """What training leaves for the stages after it: its history and the probabilities it gives."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,22 @@ from numpy.typing import NDArray
 
 from stages.common.files import replacing, write_csv
 
+History = dict[str, list[float]]
+"""Figures of a training by name, each with an entry an epoch; NaN where nothing was measured."""
+
 HISTORY_COLUMNS = ("accuracy", "loss", "val_accuracy", "val_loss")
 
 
-def write_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
-    """Write a training history, one row an epoch from 1, to six digits."""
-    epochs = zip(*(history[column] for column in HISTORY_COLUMNS), strict=True)
-    rows = [[epoch, *(f"{value:.6f}" for value in row)] for epoch, row in enumerate(epochs, 1)]
+def write_history(path: Path, history: Mapping[str, Sequence[float]], slices: int = 1) -> None:
+    """Write a training history, one row an epoch from 1, to six digits; empty where it is NaN.
+
+    With `slices` above 1 each row is so small a part of an epoch.
+    """
+    entries = zip(*(history[column] for column in HISTORY_COLUMNS), strict=True)
+    rows = [
+        [f"{number / slices:g}", *("" if isnan(value) else f"{value:.6f}" for value in entry)]
+        for number, entry in enumerate(entries, 1)
+    ]
     write_csv(path, ["epoch", *HISTORY_COLUMNS], rows)
 
 

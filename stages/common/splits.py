@@ -1,12 +1,17 @@
-"""Reading of the table that the split stage writes."""
+"""Reading of the split stage's table, and which of its images train and which judge choices."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
 
+from stages.common.command_line import UserError
 from stages.common.files import read_csv
+
+SLICES = 5
+"""One in so many images of train judges choices where val is the part reported."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,20 @@ class SplitTable:
         return "test" if "test" in self.parts else "val"
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a set's images by what they are for, shape (n,) each."""
+
+    choosing: NDArray[np.int64]
+    """Trained on while something is being chosen: a strength, or the number of epochs."""
+    judging: NDArray[np.int64]
+    """What the choice is judged by, in `choosing` never."""
+    final: NDArray[np.int64]
+    """Trained on once nothing is left to choose."""
+    shown: NDArray[np.int64]
+    """Val where it does not train: scored for the history, chosen by never; may be empty."""
+
+
 def part_columns(repeats: int) -> list[str]:
     """Names of the columns that hold the parts: `part`, `part_2`, `part_3`, ..."""
     return ["part", *(f"part_{number}" for number in range(2, repeats + 1))]
@@ -40,3 +59,27 @@ def read_split(path: Path) -> SplitTable:
         np.array([int(row["group"]) for row in rows]),
         np.array([[row[column] for row in rows] for column in rows[0] if column[:4] == "part"]),
     )
+
+
+def choose_rows(table: SplitTable, repeat: int, refit: bool, seed: int) -> Rows:
+    """Who trains and who judges in a repeat, so that no image that is reported chooses anything.
+
+    With a test part val judges what learns from train. Without one val is what is reported, and a
+    stratified fifth of train, its groups of duplicates unbroken, judges what learns from the rest.
+    The final training takes train, and val too where test is reported and `refit` is true.
+    Raises UserError when train is too small to be sliced.
+    """
+    parts = table.parts[repeat]
+    train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
+    if table.reported_part == "test":
+        final = np.union1d(train, val) if refit else train
+        return Rows(train, val, final, np.setdiff1d(val, final))
+    slices = StratifiedGroupKFold(SLICES, shuffle=True, random_state=seed)
+    try:
+        kept, held_out = next(slices.split(train, table.labels[train], table.groups[train]))
+    except ValueError as error:
+        raise UserError(
+            f"{len(train)} images of train are too few to hold some out ({error}); "
+            "lower split.fraction"
+        ) from error
+    return Rows(train[kept], train[held_out], train, val)

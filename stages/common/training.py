@@ -6,7 +6,6 @@ first.
 """
 
 import argparse
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
+from stages.common.batches import Batches, Values
+from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import Parser, number, one_of
-from stages.common.files import read_json, replacing, write_json
 from stages.common.keras_quiet import keras, tensorflow
-from stages.common.results import HISTORY_COLUMNS
-
-Values = NDArray[Any]
-History = dict[str, list[float]]
+from stages.common.results import HISTORY_COLUMNS, History
+from stages.common.splits import Rows
 
 OPTIMIZERS = ("adam", "adamax", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
-HELD_OUT = 0.1
-"""Share of the training part that early stopping watches where val is the part reported."""
 
 
 def make_repeatable(seed: int) -> None:
@@ -41,59 +36,32 @@ def make_repeatable(seed: int) -> None:
     tensorflow.config.experimental.enable_op_determinism()
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of some rows of an array, in an order and in views drawn anew for each epoch.
-
-    What an epoch draws depends on the seed and the epoch's number alone, so that resumed training
-    goes on as if it had not stopped.
-    """
-
-    def __init__(
-        self,
-        values: Values,
-        labels: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        super().__init__()
-        self.values, self.labels, self.rows = values, labels, rows
-        self.batch_size, self.seed = batch_size, seed
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the order and the views of epoch number `epoch`, counted from 0."""
-        rng = np.random.default_rng([self.seed, epoch])
-        self.order = rng.permutation(self.rows)
-        self.views = rng.integers(self.values.shape[1], size=len(self.rows))
-
-    def __len__(self) -> int:
-        """Count the batches of an epoch; the last one may be smaller."""
-        return -(-len(self.rows) // self.batch_size)
-
-    def __getitem__(self, step: int) -> tuple[Values, NDArray[np.int64]]:
-        """Batch number `step`: values (n, ...) as float32 and labels (n,)."""
-        part = slice(step * self.batch_size, (step + 1) * self.batch_size)
-        rows = self.order[part]
-        return self.values[rows, self.views[part]].astype(np.float32), self.labels[rows]
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: optimizer, steps and stopping."""
+    """How to train: optimizer, steps, what is done against overfitting, and stopping."""
 
     optimizer: Literal["adam", "adamax", "adamw", "sgd"]
     learning_rate: float
     schedule: Literal["constant", "cosine"]
     epochs: int
     batch_size: int
-    patience: int = 0
-    """Epochs without a lower validation loss after which training stops; 0 never stops it."""
+    warmup: float = 0
+    """Share of all steps, 0 to 1, over which the learning rate rises from zero."""
+    weight_decay: float = 0
+    label_smoothing: float = 0
+    mixup: float = 0
+    average_weights: float = 0
+    """Momentum of the moving average of the weights that stays in the end; 0: none is taken."""
+    early_stopping: int = 0
+    """Epochs, or slices, without a lower loss that end the choice of their number; 0: no choice."""
+    slices: int = 1
+    """Times that an epoch reports."""
 
 
 def add_training_options(parser: Parser, section: str, min_epochs: int) -> None:
     """Add what every training takes; `section` of params.yaml is named in errors."""
     parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
+    parser.add_argument("--refit", type=one_of(("true", "false"), "refit"), required=True)
     parser.add_argument(
         "--optimizer", type=one_of(OPTIMIZERS, f"{section}.optimizer"), required=True
     )
@@ -101,89 +69,40 @@ def add_training_options(parser: Parser, section: str, min_epochs: int) -> None:
     parser.add_argument("--schedule", type=one_of(SCHEDULES, f"{section}.schedule"), required=True)
     parser.add_argument("--epochs", type=number(int, min_epochs, 100_000), required=True)
     parser.add_argument("--batch_size", type=number(int, 1, 65_536), required=True)
+    parser.add_argument("--weight_decay", type=number(float, 0, 10), required=True)
+    parser.add_argument("--label_smoothing", type=number(float, 0, 0.9), required=True)
+    parser.add_argument("--early_stopping", type=number(int, 0), required=True)
 
 
-def recipe_of(options: argparse.Namespace, patience: int = 0) -> Recipe:
-    """The recipe that the options of `add_training_options` describe."""
-    return Recipe(
-        options.optimizer,
-        options.learning_rate,
-        options.schedule,
-        options.epochs,
-        options.batch_size,
-        patience,
-    )
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """The recipe that a stage's options describe; those it does not take keep their defaults."""
+    given = vars(options)
+    return Recipe(**{name: given[name] for name in Recipe.__dataclass_fields__ if name in given})
 
 
 def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer for `steps` steps in all; sgd has Nesterov momentum 0.9."""
+    """The recipe's optimizer for `steps` steps in all; sgd has Nesterov momentum 0.9.
+
+    The rate rises linearly over the warm-up, then stays or falls by half a cosine to zero:
+    Loshchilov and Hutter, "SGDR" (2017), equation 5. Weight decay is decoupled from the gradient:
+    the same, "Decoupled weight decay regularization" (2019).
+    """
     rate: Any = recipe.learning_rate
+    warmup = round(recipe.warmup * steps)
     if recipe.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, decay_steps=steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate, steps - warmup, warmup_target=rate, warmup_steps=warmup
+        )
+    settings: dict[str, Any] = {
+        "learning_rate": rate,
+        "weight_decay": recipe.weight_decay or None,
+        "use_ema": recipe.average_weights > 0,
+    }
+    if recipe.average_weights:
+        settings["ema_momentum"] = recipe.average_weights
     if recipe.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
-    return keras.optimizers.get({"class_name": recipe.optimizer, "config": {"learning_rate": rate}})
-
-
-def choose_rows(
-    labels: NDArray[np.int64], parts: NDArray[np.str_], patience: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on and rows to watch while training.
-
-    The rows watched are val's. Early stopping (`patience` above 0) chooses by them, so where the
-    protocol has no test part and val is what is reported, it watches a stratified tenth of train in
-    their place.
-    """
-    train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
-    if patience == 0 or "test" in parts:
-        return train, val
-    train, watched = train_test_split(
-        train, test_size=HELD_OUT, random_state=seed, stratify=labels[train]
-    )
-    return np.sort(train), np.sort(watched)
-
-
-class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the state of training after each epoch in a folder, so that a killed run goes on.
-
-    Keras's BackupAndRestore keeps no history, and would leave the resumed run's file without the
-    epochs before.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.past: History = {name: [] for name in HISTORY_COLUMNS}
-
-    def restore(self, model: keras.Model) -> int:
-        """Load the newest state, if any, into a compiled model; return the epochs done."""
-        states = sorted(self.folder.glob("[0-9]*"))
-        if not states:
-            return 0
-        model.optimizer.build(model.trainable_variables)
-        with np.load(states[-1] / "state.npz") as state:
-            for variable, name in zip(_variables(model), state.files, strict=True):
-                variable.assign(state[name])
-        self.past = read_json(states[-1] / "history.json")
-        return len(self.past["loss"])
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Save all variables and the history under the epoch's number; drop older states."""
-        for name, values in self.past.items():
-            values.append(logs[name])
-        older = sorted(self.folder.glob("[0-9]*"))
-        with replacing(self.folder / f"{epoch:06d}") as temporary:
-            temporary.mkdir()
-            state = [variable.numpy() for variable in _variables(self.model)]
-            np.savez(temporary / "state.npz", *state)
-            write_json(temporary / "history.json", self.past)
-        for folder in older:
-            shutil.rmtree(folder)
-
-
-def _variables(model: keras.Model) -> list[keras.Variable]:
-    # A file of weights lacks the state of dropout's random numbers.
-    return [*model.variables, *model.optimizer.variables]
+        return keras.optimizers.SGD(momentum=0.9, nesterov=True, **settings)
+    return keras.optimizers.get({"class_name": recipe.optimizer, "config": settings})
 
 
 def fit(
@@ -194,44 +113,92 @@ def fit(
     recipe: Recipe,
     seed: int,
     checkpoints: Path | None = None,
+    reports: int | None = None,
+    patience: int = 0,
 ) -> History:
-    """Train `model` on the first of `rows`, watching the second; return the history by epoch.
+    """Train `model` on the first of `rows`, watching the second; return the history.
 
-    Validation sees the first view alone. With patience the weights of the best epoch stay. With a
-    folder for checkpoints, training goes on from the newest one there.
+    The history has an entry an epoch, or a slice of one; where no rows are watched the values of
+    validation are NaN. Validation sees the first view alone. With a folder for checkpoints,
+    training goes on from the newest one there. `reports` ends training after so many entries, in
+    the midst of its schedule; `patience`, when the loss has not fallen for so many.
     """
     train, watched = rows
-    batches = Batches(values, labels, train, recipe.batch_size, seed)
+    targets = np.eye(model.output_shape[-1], dtype=np.float32)[labels]
+    batches = Batches(values, targets, train, recipe.batch_size, seed, recipe.slices, recipe.mixup)
+    planned = recipe.epochs * recipe.slices
     model.compile(
-        make_optimizer(recipe, recipe.epochs * len(batches)),
-        "sparse_categorical_crossentropy",
+        make_optimizer(recipe, max(1, planned * len(batches))),
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
         jit_compile=False,
     )
-    start_epoch = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, _: batches.start_epoch(epoch)
-    )
-    callbacks, done = [start_epoch], 0
-    past: History = {name: [] for name in HISTORY_COLUMNS}
-    if recipe.patience:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(patience=recipe.patience, restore_best_weights=True)
-        )
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=lambda part, _: batches.start(part))]
+    done, past = 0, {name: list[float]() for name in HISTORY_COLUMNS}
     if checkpoints:
         keeper = Checkpoints(checkpoints)
         done = keeper.restore(model)
-        past = {name: list(epochs) for name, epochs in keeper.past.items()}
+        past = {name: list(entries) for name, entries in keeper.past.items()}
         callbacks.append(keeper)
+    if patience:
+        if _stalled(past["val_loss"], patience):
+            return past
+        callbacks.append(_Patience(patience, past["val_loss"]))
+    validation = None
+    if len(watched):
+        validation = Batches(values[:, :1], targets, watched, recipe.batch_size, seed)
     history = model.fit(
         batches,
-        validation_data=Batches(values[:, :1], labels, watched, recipe.batch_size, seed),
+        validation_data=validation,
         initial_epoch=done,
-        epochs=recipe.epochs,
+        epochs=reports or planned,
         shuffle=False,
         callbacks=callbacks,
         verbose=2,
     ).history
-    return {name: past[name] + history.get(name, []) for name in HISTORY_COLUMNS}
+    missing = [float("nan")] * len(history.get("loss", []))
+    return {name: past[name] + history.get(name, missing) for name in HISTORY_COLUMNS}
+
+
+class _Patience(keras.callbacks.Callback):  # type: ignore[misc]
+    # Keras's EarlyStopping forgets, when training is resumed, what came before.
+
+    def __init__(self, patience: int, losses: list[float]) -> None:
+        super().__init__()
+        self.patience, self.losses = patience, list(losses)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:  # noqa: ARG002
+        self.losses.append(logs["val_loss"])
+        self.model.stop_training = _stalled(self.losses, self.patience)
+
+
+def _stalled(losses: list[float], patience: int) -> bool:
+    return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
+
+
+def choose_reports(
+    make_model: Callable[[], keras.Model],
+    values: Values,
+    labels: NDArray[np.int64],
+    rows: Rows,
+    recipe: Recipe,
+    seed: int,
+    checkpoints: Path | None = None,
+) -> int | None:
+    """The number of epochs, or of slices, with the lowest loss on the rows that judge.
+
+    None, for all of them, where the recipe has no early stopping.
+    """
+    if recipe.early_stopping == 0 or recipe.epochs == 0:
+        return None
+    judged = (rows.choosing, rows.judging)
+    patience = recipe.early_stopping
+    history = fit(
+        make_model(), values, labels, judged, recipe, seed, checkpoints, patience=patience
+    )
+    best = int(np.argmin(history["val_loss"])) + 1
+    print(f"lowest loss after {best} of {recipe.epochs * recipe.slices}: training anew so far")
+    return best
 
 
 def predict(

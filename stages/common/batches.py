@@ -1,0 +1,72 @@
+"""Batches of cached values to train on."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.common.keras_quiet import keras
+
+Values = NDArray[Any]
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of some rows of an array, in an order and in views drawn anew for each epoch.
+
+    What an epoch draws depends on the seed and the epoch's number alone, so that resumed training
+    goes on as if it had not stopped. With `slices` above 1 an epoch is dealt out in so many parts
+    of the same number of batches. With `mixup` above 0 each batch is mixed with itself in another
+    order, values and targets alike, by a share from Beta(mixup, mixup): Zhang et al., "mixup:
+    Beyond empirical risk minimization" (2018), equation 2.
+    """
+
+    def __init__(
+        self,
+        values: Values,
+        targets: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        batch_size: int,
+        seed: int,
+        slices: int = 1,
+        mixup: float = 0,
+    ) -> None:
+        super().__init__()
+        self.values, self.targets, self.rows = values, targets, rows
+        self.seed, self.slices, self.mixup = seed, slices, mixup
+        self.steps = -(-len(rows) // (batch_size * slices))
+        self.start(0)
+
+    def start(self, part: int) -> None:
+        """Deal slice number `part`, counted from 0 over all epochs."""
+        epoch, part = divmod(part, self.slices)
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.rows)
+        views = rng.integers(self.values.shape[1], size=len(self.rows))
+        batches = slice(part * self.steps, (part + 1) * self.steps)
+        count = self.steps * self.slices
+        self.dealt = list(
+            zip(
+                np.array_split(order, count)[batches],
+                np.array_split(views, count)[batches],
+                rng.integers(2**32, size=count)[batches],
+                strict=True,
+            )
+        )
+
+    def __len__(self) -> int:
+        """Count the batches of a slice; their sizes differ by one image at most."""
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Batch number `step`: values (n, ...) and targets (n, classes)."""
+        rows, views, seed = self.dealt[step]
+        values, targets = self.values[rows, views].astype(np.float32), self.targets[rows]
+        if self.mixup == 0:
+            return values, targets
+        rng = np.random.default_rng(seed)
+        share = np.float32(rng.beta(self.mixup, self.mixup))
+        other = rng.permutation(len(rows))
+        return (
+            share * values + (1 - share) * values[other],
+            share * targets + (1 - share) * targets[other],
+        )

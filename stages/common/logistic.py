@@ -1,0 +1,78 @@
+"""Multinomial logistic regression on features of several views: the linear probe.
+
+Arrays of features have the shape (images, views, width). Every view of an image is a row to train
+on; a prediction is the average over the views. As in Kornblith, Shlens and Le, "Do better ImageNet
+models transfer better?" (2019), appendix A.6, and Oquab et al., "DINOv2" (2023), section 7.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from stages.common.scores import log_loss
+
+MAX_STEPS = 300
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Of a Dense layer: (width, classes) and (classes,)."""
+
+
+def fit_logistic(
+    features: Features, labels: Labels, strengths: Sequence[float], classes: int
+) -> list[Weights]:
+    """Weights for each of `strengths`, by L-BFGS, each search starting from the one before.
+
+    A strength is scikit-learn's C: the loss is half the squared weights plus C times the sum of the
+    rows' losses. A class without a row gets no weights, and an offset that rules it out.
+    """
+    model = LogisticRegression(max_iter=MAX_STEPS, warm_start=True)
+    rows = features.reshape(-1, features.shape[2])
+    every_view = np.repeat(labels, features.shape[1])
+    found = []
+    for strength in strengths:
+        model.C = strength
+        model.fit(rows, every_view)
+        found.append(_all_classes(model, classes))
+    return found
+
+
+def _all_classes(model: LogisticRegression, classes: int) -> Weights:
+    coefficients, offsets = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
+        # scikit-learn keeps one row for two classes: the second against the first.
+        coefficients = np.vstack([-coefficients / 2, coefficients / 2])
+        offsets = np.concatenate([-offsets / 2, offsets / 2])
+    kernel = np.zeros((coefficients.shape[1], classes), np.float32)
+    bias = np.full(classes, -100, np.float32)
+    kernel[:, model.classes_], bias[model.classes_] = coefficients.T, offsets
+    return kernel, bias
+
+
+def predict_logistic(features: Features, weights: Weights) -> NDArray[np.float32]:
+    """Probabilities (images, classes), averaged over the views."""
+    return np.asarray(softmax(features @ weights[0] + weights[1], axis=2).mean(axis=1))
+
+
+def choose_strength(
+    choosing: tuple[Features, Labels],
+    judging: tuple[Features, Labels],
+    strengths: Sequence[float],
+    classes: int,
+) -> float:
+    """The strength whose weights, learned from `choosing`, have the lowest loss on `judging`."""
+    strengths = sorted(strengths)
+    if len(strengths) == 1:
+        return strengths[0]
+    features, labels = judging
+    losses = [
+        log_loss(predict_logistic(features, weights), labels)
+        for weights in fit_logistic(*choosing, strengths, classes)
+    ]
+    for strength, loss in zip(strengths, losses, strict=True):
+        print(f"strength {strength:g}: loss {loss:.4f} on {len(labels)} images held out")
+    return strengths[int(np.argmin(losses))]
