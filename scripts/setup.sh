@@ -1,8 +1,23 @@
 #!/bin/sh
 # Make .venv anew with the pinned, hashed requirements: by uv where it is installed, else by venv
 # and pip. PYTHON names the interpreter; without it, the first fitting one on the PATH is taken.
+# `setup.sh hub` adds the optional KerasHub to the .venv that is there.
 set -eu
 cd "$(dirname "$0")/.."
+
+install() {
+    if command -v uv >/dev/null 2>&1; then
+        uv pip install --quiet --python .venv/bin/python --require-hashes "$@"
+    else
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes "$@"
+    fi
+}
+
+if [ "${1:-}" = hub ]; then
+    # Both files, as what the first one pins is needed by the second one's packages.
+    install -r requirements.txt -r requirements-hub.txt
+    exit
+fi
 
 fits() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
@@ -23,14 +38,12 @@ fi
 echo "setting up .venv with $("$python" --version) (once; about 2.5 GB on disk)"
 if command -v uv >/dev/null 2>&1; then
     uv venv --quiet --clear --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
-    uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.txt
 else
     "$python" -m venv --clear .venv || {
         echo "error: $python cannot make a virtual environment; install its venv module" \
             "(Debian: python3-venv) or uv" >&2
         exit 1
     }
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-        -r requirements.txt
 fi
+install -r requirements.txt
 touch .venv/installed

@@ -1,4 +1,4 @@
-"""Get a backbone's weights: Keras's own, the mirror's, or random ones.
+"""Get a backbone's weights: Keras's own, KerasHub's, the mirror's, or random ones.
 
     python -m stages.weights --backbone vgg19 --weights imagenet --seed 42
 
@@ -7,6 +7,7 @@ Writes `data/weights/BACKBONE.weights.h5` and, beside it, where they came from.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -57,6 +58,10 @@ def get_weights(name: str, weights: str, seed: int) -> tuple[keras.Model, dict[s
         backbone = build(name, size)
         backbone.load_weights(SHIPPED_WEIGHTS[name])
         return backbone, {"source": "demo", "sha256": sha256(SHIPPED_WEIGHTS[name])}
+    if "preset" in BACKBONES[name].options:
+        backbone = build(name, size, "imagenet")
+        preset = BACKBONES[name].options["preset"]
+        return backbone, {"source": "keras_hub", "preset": preset, "version": version("keras-hub")}
     with keras_downloads() as downloads:
         backbone = build(name, size, "imagenet")
     return backbone, downloads[-1]

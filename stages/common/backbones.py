@@ -1,4 +1,4 @@
-"""The backbones: networks of `keras.applications`, without their classifier.
+"""The backbones: networks of `keras.applications` and KerasHub, without their classifier.
 
 To add one, add a line to BACKBONES; tests/test_common_backbones.py checks it. Every network is
 built to take RGB images from 0 to 255: its own `preprocess_input` is part of it.
@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from stages.common import demo_backbone
+from stages.common import hub_backbones as hub
 from stages.common.command_line import UserError
 from stages.common.keras_quiet import keras
 
@@ -29,8 +30,8 @@ class Backbone:
     """One network: how to build it, its facts, and where fine-tuning begins by default."""
 
     constructor: Callable[..., keras.Model]
-    module: ModuleType
-    """Module that holds the network's `preprocess_input`."""
+    module: ModuleType | hub.Preprocessing
+    """What holds the network's `preprocess_input`."""
     size: int
     """Side of the square input it was trained on, in pixels."""
     width: int
@@ -39,6 +40,10 @@ class Backbone:
     """First layer that fine-tuning trains, unless told otherwise."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the constructor."""
+    any_size: bool = True
+    """Whether it takes other sizes; False where it has learnt a vector for each position."""
+    never_trains: tuple[str, ...] = ()
+    """Names of layers that fine-tuning leaves as they are, wherever it begins."""
 
 
 BACKBONES = {
@@ -72,6 +77,37 @@ BACKBONES = {
     "nasnet_mobile": Backbone(
         apps.NASNetMobile, apps.nasnet, 224, 1056, "adjust_conv_projection_12"
     ),
+    # KerasHub's; the last two of twelve blocks are unfrozen.
+    "vit_base": Backbone(
+        hub.VisionTransformer,
+        hub.HALF,
+        224,
+        768,
+        "tranformer_block_11",
+        hub.VIT_BASE,
+        any_size=False,
+    ),
+    "dinov2_small": Backbone(
+        hub.VisionTransformer,
+        hub.IMAGENET,
+        224,
+        384,
+        "layers_10",
+        hub.DINOV2_SMALL,
+        never_trains=("embeddings",),
+    ),
+    "dinov2_base": Backbone(
+        hub.VisionTransformer,
+        hub.IMAGENET,
+        224,
+        768,
+        "layers_10",
+        hub.DINOV2_BASE,
+        never_trains=("embeddings",),
+    ),
+    "clip_base": Backbone(
+        hub.VisionTransformer, hub.CLIP, 224, 768, "encoder_block_10", hub.CLIP_BASE, any_size=False
+    ),
     "demo_backbone": Backbone(demo_backbone.DemoBackbone, demo_backbone, 96, 256, "block2_out"),
 }
 """Every backbone by its name in params.yaml."""
@@ -88,6 +124,11 @@ def build(name: str, size: int, weights: str | None = None) -> keras.Model:
     size that the network cannot take.
     """
     backbone = BACKBONES[name]
+    if size != backbone.size and not backbone.any_size:
+        raise UserError(
+            f"features.image_size {size} does not suit {name} (it has learnt a vector for each "
+            f"position of one size); its own is {backbone.size}"
+        )
     image = keras.Input((size, size, 3), name="image")
     try:
         network = backbone.constructor(
@@ -183,11 +224,12 @@ def freeze(
     """Set which layers of the backbone train: those from `unfreeze` on.
 
     Batch norm is the exception: `frozen` uses its stored statistics everywhere, `train` trains
-    it everywhere with `momentum`.
+    it everywhere with `momentum`. What the registry says never trains does not.
     """
     position = first_unfrozen(backbone, unfreeze)
+    never = BACKBONES[backbone.name].never_trains
     for number, layer in enumerate(backbone.layers):
-        layer.trainable = number >= position
+        layer.trainable = number >= position and layer.name not in never
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = batch_norm == "train"
             layer.momentum = momentum

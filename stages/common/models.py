@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stages.common.backbones import Pooling, pooling_layer
 from stages.common.command_line import UserError
 from stages.common.files import replacing
+from stages.common.hub_backbones import readable
 from stages.common.keras_quiet import keras
 
 Normalize = Literal["none", "standard", "power"]
@@ -120,7 +121,8 @@ def save_model(model: keras.Model, path: Path) -> None:
     """Write a `.keras` file whose bytes depend on the model alone.
 
     Keras puts the date into metadata.json and into the archive's entries, and memory addresses
-    into config.json as the identities of shared objects; here they are fixed or counted.
+    into config.json as the identities of shared objects; here they are fixed or counted. What
+    layers of KerasHub write and cannot read is left out.
     """
     with replacing(path) as temporary:
         model.save(temporary)
@@ -128,11 +130,18 @@ def save_model(model: keras.Model, path: Path) -> None:
             parts = {name: archive.read(name) for name in sorted(archive.namelist())}
         metadata = json.loads(parts["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
         parts["metadata.json"] = json.dumps(metadata).encode()
-        config = _number_shared_objects(json.loads(parts["config.json"]), {})
+        config = _number_shared_objects(json.loads(parts["config.json"], object_hook=_readable), {})
         parts["config.json"] = json.dumps(config).encode()
         with zipfile.ZipFile(temporary, "w") as archive:
             for name, data in parts.items():
                 archive.writestr(zipfile.ZipInfo(name), data)
+
+
+def _readable(value: dict[str, Any]) -> dict[str, Any]:
+    """An object of config.json; where it describes a layer, one that can be read."""
+    if "class_name" in value and isinstance(value.get("config"), dict):
+        value["config"] = readable(value["class_name"], value["config"])
+    return value
 
 
 def _number_shared_objects(value: Any, numbers: dict[int, int]) -> Any:
