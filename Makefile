@@ -11,7 +11,7 @@ setup: .venv/installed  ## install the pinned requirements into .venv, and nothi
 .venv/installed: requirements.txt scripts/setup.sh
 	@sh scripts/setup.sh
 
-hub: setup  ## add KerasHub's networks to .venv: 57 MB to download, 220 MB on disk
+hub: setup  ## add KerasHub's networks to .venv: 57 MB to download, 204 MB on disk
 	@sh scripts/setup.sh hub
 
 demo: setup  ## make a flower classifier from drawn flowers: no download, about two minutes

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ PREPARING = (keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Norma
 #   tf: x / 127.5 - 1
 #   torch: (x / 255 - mean) / deviation, with ImageNet's 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225
 #   EfficientNetV2-S: x / 128 - 1
+#   CLIP: as torch, with 0.48145466, 0.4578275, 0.40821073 and 0.26862954, 0.26130258, 0.27577711
 COLOUR = (10, 100, 200)
 CAFFE = (96.061, -16.779, -113.68)
 TF = (-0.921569, -0.215686, 0.568627)
 TORCH = (-1.946656, -0.285014, 1.681394)
 BY_128 = (-0.921875, -0.21875, 0.5625)
+CLIP = (-1.646279, -0.251320, 1.363793)
 PREPROCESSED = {
     "vgg16": CAFFE,
     "vgg19": CAFFE,
@@ -52,16 +55,30 @@ PREPROCESSED = {
     "efficientnet_v2_s": BY_128,
     "convnext_tiny": TORCH,
     "nasnet_mobile": TF,
+    "vit_base": TF,
+    "dinov2_small": TORCH,
+    "dinov2_base": TORCH,
+    "clip_base": CLIP,
     "demo_backbone": TF,
 }
+needs_keras_hub = pytest.mark.skipif(find_spec("keras_hub") is None, reason="needs `make hub`")
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+def params() -> list[Any]:
+    """Every backbone's name; those of KerasHub are skipped where it is not installed."""
+    return [
+        pytest.param(name, marks=needs_keras_hub if "preset" in backbone.options else ())
+        for name, backbone in BACKBONES.items()
+    ]
+
+
+@pytest.fixture(scope="module", params=params())
 def network(request: pytest.FixtureRequest) -> Iterator[keras.Model]:
     """Every backbone with random weights, one after the other."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
-    yield build(request.param, SIZE)
+    backbone = BACKBONES[request.param]
+    yield build(request.param, SIZE if backbone.any_size else backbone.size)
     keras.utils.clear_session()
 
 
@@ -71,13 +88,13 @@ def demo() -> keras.Model:
     return build("demo_backbone", SIZE)
 
 
-def random_image() -> NDArray[np.float32]:
-    return np.random.default_rng(0).uniform(0, 255, (1, SIZE, SIZE, 3)).astype(np.float32)
+def random_image(size: int = SIZE) -> NDArray[np.float32]:
+    return np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype(np.float32)
 
 
 def test_names_and_width_are_the_registrys(network: keras.Model) -> None:
     assert network.name in BACKBONES
-    assert network.input_shape == (None, SIZE, SIZE, 3)
+    assert network.input_shape[1:] in {(SIZE, SIZE, 3), (224, 224, 3)}
     assert len(network.output_shape) == 4
     assert network.output_shape[-1] == BACKBONES[network.name].width
 
@@ -85,7 +102,7 @@ def test_names_and_width_are_the_registrys(network: keras.Model) -> None:
 def test_preprocessing_is_part_of_the_network(network: keras.Model) -> None:
     first = next(layer for layer in network.layers if not isinstance(layer, PREPARING))
     prepare = keras.Model(network.input, first.input)
-    image = np.broadcast_to(np.array(COLOUR, np.float32), (1, SIZE, SIZE, 3))
+    image = np.broadcast_to(np.array(COLOUR, np.float32), (1, *network.input_shape[1:]))
     prepared = np.asarray(prepare(image))
     wanted = np.broadcast_to(PREPROCESSED[network.name], prepared.shape)
     np.testing.assert_allclose(prepared, wanted, rtol=1e-4, atol=1e-5)
@@ -102,7 +119,7 @@ def test_cut_below_the_default_layer_parts_the_network(network: keras.Model) -> 
     assert 0 < upper.count_params() < network.count_params()
     assert lower.count_params() > 0
 
-    image = random_image()
+    image = random_image(network.input_shape[1])
     whole = np.asarray(network(image))
     assert np.ptp(whole) > 0
     np.testing.assert_allclose(upper(lower(image)), whole, rtol=1e-5)

@@ -135,20 +135,31 @@ def test_dvc_reads_the_default_matrix() -> None:
     assert "evaluate@flowers17-vgg19" in names
 
 
-def test_requirements_are_pinned_and_hashed_and_name_no_index() -> None:
-    text = (ROOT / "requirements.txt").read_text("utf-8")
+@pytest.mark.parametrize(("name", "least"), [("requirements", 100), ("requirements-hub", 5)])
+def test_requirements_are_pinned_and_hashed_and_name_no_index(name: str, least: int) -> None:
+    text = (ROOT / f"{name}.txt").read_text("utf-8")
     assert "://" not in text
     blocks = re.split(r"\n(?=[a-z])", text.strip())
-    assert len(blocks) > 100
+    assert len(blocks) >= least
     for block in blocks:
         assert re.match(r"[a-z0-9._-]+(\[[a-z0-9,-]+\])?==[^ ]+", block), block
         assert "--hash=sha256:" in block
 
 
+def test_the_extra_is_pinned_apart_from_what_everyone_installs() -> None:
+    usual, extra = (
+        set(re.findall(r"(?m)^([a-z0-9._-]+)==", (ROOT / name).read_text("utf-8")))
+        for name in ("requirements.txt", "requirements-hub.txt")
+    )
+    assert {"keras-hub", "tensorflow-text"} <= extra
+    assert extra.isdisjoint(usual)
+
+
 def test_every_dependency_is_pinned_and_explained() -> None:
     project = (ROOT / "pyproject.toml").read_text("utf-8").split("[build-system]")[0]
     names = re.findall(r'"([A-Za-z0-9-]+)(?:[><=]|")', project.split("dependencies", 1)[1])
-    pinned = (ROOT / "requirements.txt").read_text("utf-8").lower()
+    files = ("requirements.txt", "requirements-hub.txt")
+    pinned = "\n".join((ROOT / name).read_text("utf-8").lower() for name in files)
     readme = (ROOT / "README.md").read_text("utf-8").lower()
     assert len(names) > 10
     for name in names:

@@ -110,7 +110,7 @@ class Stages:
     def run_weights(self) -> None:
         from stages.weights import main
 
-        self.run(main, "--backbone", "demo_backbone", weights="random", seed=42)
+        self.run(main, *self.PAIR[2:], weights="random", seed=42)
 
     def run_duplicates(self, **changes: Any) -> None:
         from stages.duplicates import main
