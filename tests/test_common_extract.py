@@ -119,12 +119,14 @@ def parsed(**changes: list[str]) -> Any:
         ("vgg19", "native", 224),
         ("inception_v3", "native", 299),
         ("demo_backbone", "native", 96),
+        ("vgg19", "larger", 256),
+        ("vit_base", "larger", 224),
         ("vgg19", "32", 32),
         ("vgg19", "250", 250),
         ("vgg19", "1024", 1024),
     ],
 )
-def test_image_side_is_native_or_a_number(backbone: str, asked: str, side: int) -> None:
+def test_image_side_is_native_larger_or_a_number(backbone: str, asked: str, side: int) -> None:
     assert image_side(parsed(backbone=[backbone], image_size=[asked])) == side
 
 

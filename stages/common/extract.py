@@ -34,13 +34,22 @@ def add_image_options(parser: Parser) -> None:
     parser.add_argument("--precision", type=one_of(PRECISIONS, "features.precision"), required=True)
 
 
-def _side(text: str) -> int:
-    return 0 if text == "native" else int(number(int, MIN_SIDE, MAX_SIDE)(text))
+def _side(text: str) -> str | int:
+    return text if text in ("native", "larger") else int(number(int, MIN_SIDE, MAX_SIDE)(text))
 
 
 def image_side(options: argparse.Namespace) -> int:
-    """Side of the square images in pixels; `native` is the size the backbone was trained on."""
-    return int(options.image_size) or BACKBONES[options.backbone].size
+    """Side of the square images in pixels.
+
+    `native` is the size the backbone was trained on, `larger` 8/7 of that where it takes other
+    sizes: networks trained on random crops see objects larger than they are in a
+    centred crop, and do better when that is made up for. Touvron et al., "Fixing the train-test
+    resolution discrepancy" (2019), section 3.
+    """
+    backbone = BACKBONES[options.backbone]
+    if options.image_size == "larger" and backbone.any_size:
+        return round(backbone.size * 8 / 7)
+    return backbone.size if isinstance(options.image_size, str) else int(options.image_size)
 
 
 def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tuple[keras.Model, str]:
