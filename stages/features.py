@@ -6,6 +6,7 @@
 Images are streamed out of the archive; nothing is unpacked.
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +19,16 @@ from stages.common.keras_quiet import keras
 from stages.common.sets import SETS
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse the options and write the features and what they are."""
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The options; raises UserError where they are out of range."""
     parser = Parser(__doc__)
     add_image_options(parser)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options and write the features and what they are."""
+    options = parse(arguments)
     image_set = SETS[options.set]
     archive = Path("data/raw", image_set.name, image_set.archive)
     size = image_side(options)

@@ -57,7 +57,8 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--kind", type=one_of(KINDS, "head.kind"), required=True)
     parser.add_argument("--normalize", type=one_of(NORMALIZE, "head.normalize"), required=True)
     parser.add_argument("--dropout", type=number(float, 0, 0.95), required=True)
-    parser.add_argument("--hidden", type=number(int, 1, 65536), nargs="*", required=True)
+    # DVC leaves an empty list out of the command.
+    parser.add_argument("--hidden", type=number(int, 1, 65536), nargs="*", default=[])
     parser.add_argument(
         "--strengths", type=number(float, 0, 1e9, open_low=True), nargs="+", required=True
     )

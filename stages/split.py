@@ -8,6 +8,7 @@ more than one repeat a column for each further one, `part_2` and so on, drawn wi
 or of the next fold.
 """
 
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,8 +136,8 @@ def choose_parts(
     return ordered(labels, image_set.ordered_train)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse the options, read the labels, write the split."""
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The options; raises UserError where they are out of range."""
     parser = Parser(__doc__)
     parser.add_argument("--set", type=one_of([*SETS], "set"), required=True)
     parser.add_argument("--protocol", type=one_of(PROTOCOLS, "split.protocol"), required=True)
@@ -145,8 +146,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--fold", type=number(int, 1, FOLDS), required=True)
     parser.add_argument("--group_duplicates", action="store_true")
     parser.add_argument("--repeats", type=number(int, 1, 1000), required=True)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options, read the labels, write the split."""
+    options = parse(arguments)
     image_set = SETS[options.set]
     raw = Path("data/raw", image_set.name)
     labels = read_labels(image_set, raw)

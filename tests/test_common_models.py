@@ -13,6 +13,9 @@ from stages.common.backbones import Pooling, build, pooling_layer
 from stages.common.command_line import UserError
 from stages.common.keras_quiet import keras
 from stages.common.models import (
+    NORMALIZE,
+    Normalize,
+    adapt_head,
     build_classifier,
     build_head,
     flat_weights,
@@ -34,9 +37,11 @@ def fresh_session() -> Iterator[None]:
     keras.utils.clear_session()
 
 
-def classifier(views: Sequence[str] = ("plain",), pooling: Pooling = "avg") -> keras.Model:
-    backbone = build("demo_backbone", SIZE)
-    return build_classifier(backbone, pooling, build_head(256, [5], 0.3, CLASSES), views)
+def classifier(
+    views: Sequence[str] = ("plain",), pooling: Pooling = "avg", normalize: Normalize = "power"
+) -> keras.Model:
+    head = build_head([256], normalize, [5], 0.3, CLASSES)
+    return build_classifier([build("demo_backbone", SIZE)], pooling, head, views)
 
 
 def images(count: int = 3) -> NDArray[np.uint8]:
@@ -44,14 +49,16 @@ def images(count: int = 3) -> NDArray[np.uint8]:
     return rng.integers(256, size=(count, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def kinds(head: keras.Sequential) -> list[tuple[str, float]]:
-    """Each layer's kind, and its width or rate."""
+def kinds(head: keras.Model) -> list[tuple[str, float]]:
+    """Each Dense and Dropout layer's kind, and its width or rate."""
     return [
         (type(layer).__name__, layer.units if hasattr(layer, "units") else layer.rate)
         for layer in head.layers
+        if isinstance(layer, keras.layers.Dense | keras.layers.Dropout)
     ]
 
 
+@pytest.mark.parametrize("normalize", NORMALIZE)
 @pytest.mark.parametrize(
     ("hidden", "dropout", "wanted"),
     [
@@ -63,9 +70,9 @@ def kinds(head: keras.Sequential) -> list[tuple[str, float]]:
     ],
 )
 def test_heads_have_the_layers_asked_for(
-    hidden: list[int], dropout: float, wanted: list[tuple[str, float]]
+    hidden: list[int], dropout: float, wanted: list[tuple[str, float]], normalize: Normalize
 ) -> None:
-    head = build_head(6, hidden, dropout, CLASSES)
+    head = build_head([4, 2], normalize, hidden, dropout, CLASSES)
     assert kinds(head) == wanted
     dense = [layer for layer in head.layers if hasattr(layer, "units")]
     activations = [layer.activation.__name__ for layer in dense]
@@ -74,13 +81,89 @@ def test_heads_have_the_layers_asked_for(
     assert head.name == "head"
 
 
-def test_flat_weights_go_into_a_model_of_the_same_shape() -> None:
-    one, other = (build_head(4, [3], 0.5, 2) for _ in range(2))
+def features(images: int = 20, views: int = 2, width: int = 5) -> NDArray[np.float32]:
+    """Features from 0, each larger than the last."""
+    values = np.random.default_rng(0).random((images, views, width)) * np.arange(1, width + 1)
+    return values.astype(np.float32)
+
+
+def into_dense(head: keras.Model, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What reaches the head's first Dense layer."""
+    dense = next(layer for layer in head.layers if isinstance(layer, keras.layers.Dense))
+    return np.asarray(keras.Model(head.input, dense.input).predict_on_batch(values))
+
+
+def power(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Signed square roots, smoothed at zero, in rows of mean square 1."""
+    roots = np.sign(values) * (np.sqrt(abs(values) + 1e-4) - 0.01)
+    return np.asarray(roots / np.sqrt((roots**2).mean(axis=1, keepdims=True)))
+
+
+def test_without_normalisation_the_features_come_as_they_are() -> None:
+    head, values = build_head([5], "none", [], 0, CLASSES), features()
+    adapt_head(head, values, np.arange(4))
+    np.testing.assert_array_equal(into_dense(head, values[:, 0]), values[:, 0])
+
+
+@pytest.mark.parametrize("widths", [[5], [3, 2], [2, 2, 1]])
+@pytest.mark.parametrize("normalize", ["standard", "power"])
+def test_features_are_normalised_by_the_rows_that_train(
+    normalize: Normalize, widths: list[int]
+) -> None:
+    """Each backbone's block by itself for the power, every feature by all views of the rows."""
+    head, values, rows = build_head(widths, normalize, [4], 0, CLASSES), features(), np.arange(7)
+    values[0, 0] *= -1
+    adapt_head(head, values, rows)
+    flat = values.reshape(-1, 5)
+    if normalize == "power":
+        blocks = np.split(flat, np.cumsum(widths)[:-1], axis=1)
+        flat = np.hstack([power(block) for block in blocks])
+    train = flat[: 7 * 2]
+    wanted = (flat - train.mean(axis=0)) / np.sqrt(train.var(axis=0) + 1e-3)
+    found = into_dense(head, values.reshape(-1, 5))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_feature_that_never_varies_stays_finite() -> None:
+    head, values = build_head([5], "standard", [], 0, CLASSES), np.ones((4, 1, 5), np.float32)
+    adapt_head(head, values, np.arange(4))
+    np.testing.assert_allclose(into_dense(head, values[:, 0]), 0, atol=1e-5)
+
+
+def test_the_power_of_no_features_has_a_finite_slope() -> None:
+    """Fine-tuning trains the backbone through it, and whole images may leave all features at 0."""
+    tensorflow = pytest.importorskip("tensorflow")
+    head = build_head([3, 2], "power", [], 0, CLASSES)
+    values = tensorflow.constant([[0.0, 0, 0, 0, 0], [0, 0, 1, 2, 0]])
+    with tensorflow.GradientTape() as tape:
+        tape.watch(values)
+        loss = head(values)[:, 0]
+    slopes = np.asarray(tape.gradient(loss, values))
+    assert np.isfinite(slopes).all()
+    assert (slopes[1] != 0).any()
+
+
+def test_only_dense_layers_of_a_head_train() -> None:
+    head = build_head([5], "power", [4], 0.3, CLASSES)
+    before = [np.array(weight) for weight in head.non_trainable_variables]
+    head(features()[:, 0], training=True)
+    names = [variable.path.split("/")[-1] for variable in head.trainable_variables]
+    assert names == ["kernel", "bias"] * 2
+    standardize = head.get_layer("standardize").get_weights()
+    assert len(standardize) == 2
+    for found, wanted in zip(standardize, before[:2], strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_flat_weights_go_into_a_model_of_the_same_shape(normalize: Normalize) -> None:
+    one, other = (build_head([2, 3], normalize, [3], 0.5, 2) for _ in range(2))
+    adapt_head(one, features(), np.arange(20))
     values = flat_weights(one)
-    assert values.shape == (4 * 3 + 3 + 3 * 2 + 2,)
+    assert values.shape == ((0 if normalize == "none" else 5 + 5) + 5 * 3 + 3 + 3 * 2 + 2,)
     set_flat_weights(other, values)
-    features = np.ones((2, 4), np.float32)
-    np.testing.assert_array_equal(one(features), other(features))
+    batch = features()[:, 0]
+    np.testing.assert_array_equal(one(batch), other(batch))
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
@@ -98,15 +181,71 @@ def test_a_classifier_is_its_parts_one_after_the_other(pooling: Pooling) -> None
 
 
 def test_a_classifier_averages_over_its_views() -> None:
-    backbone, head = build("demo_backbone", SIZE), build_head(256, [], 0, CLASSES)
-    single = build_classifier(backbone, "avg", head, ["plain"])
-    double = build_classifier(backbone, "avg", head, ["plain", "mirror"])
-    mirror = build_classifier(backbone, "avg", head, ["mirror"])
+    backbones = [build("demo_backbone", SIZE)]
+    head = build_head([256], "power", [], 0, CLASSES)
+    single = build_classifier(backbones, "avg", head, ["plain"])
+    double = build_classifier(backbones, "avg", head, ["plain", "mirror"])
+    mirror = build_classifier(backbones, "avg", head, ["mirror"])
     batch = images()
     plain, mirrored = (single.predict_on_batch(each) for each in (batch, batch[:, :, ::-1]))
     assert not np.allclose(plain, mirrored, rtol=1e-4)
     np.testing.assert_allclose(mirror.predict_on_batch(batch), mirrored, rtol=1e-5)
     np.testing.assert_allclose(double.predict_on_batch(batch), (plain + mirrored) / 2, rtol=1e-5)
+
+
+def small_backbone(name: str, size: int, width: int) -> keras.Model:
+    image = keras.Input((size, size, 3), name="image")
+    return keras.Model(image, keras.layers.Conv2D(width, 3)(image), name=name)
+
+
+def test_a_classifier_of_several_backbones_puts_their_features_side_by_side() -> None:
+    backbones = [small_backbone("one", SIZE, 4), small_backbone("other", SIZE, 2)]
+    head = build_head([4, 2], "power", [], 0, CLASSES)
+    model = build_classifier(backbones, "avg", head, ["plain", "mirror"])
+    batch = images().astype(np.float32)
+    wanted = [
+        head(np.hstack([np.asarray(each(view)).mean(axis=(1, 2)) for each in backbones]))
+        for view in (batch, batch[:, :, ::-1])
+    ]
+    np.testing.assert_allclose(model.predict_on_batch(batch), np.mean(wanted, axis=0), rtol=1e-4)
+    assert model.get_layer("one") is backbones[0]
+    assert model.get_layer("other") is backbones[1]
+
+
+@pytest.mark.parametrize("sizes", [(64, 32), (32, 64)])
+def test_images_of_the_largest_size_are_scaled_down_for_the_others(sizes: tuple[int, int]) -> None:
+    """Each half of an image is of one colour; halved in size its means by colour stay."""
+    backbones = [
+        small_backbone(name, size, 2) for name, size in zip(("one", "other"), sizes, strict=True)
+    ]
+    head = build_head([2, 2], "none", [], 0, CLASSES)
+    model = build_classifier(backbones, "avg", head, ["plain"])
+    assert model.input_shape == (None, 64, 64, 3)
+    small = images().astype(np.float32)
+    # The mean of each block of four pixels, which is what halving with antialiasing comes to
+    # where the block is of one colour.
+    large = np.repeat(np.repeat(small, 2, axis=1), 2, axis=2)
+    seen = {32: keras.ops.image.resize(large, (32, 32), antialias=True), 64: large}
+    both = [np.asarray(each(seen[each.input_shape[1]])).mean(axis=(1, 2)) for each in backbones]
+    np.testing.assert_allclose(model.predict_on_batch(large), head(np.hstack(both)), rtol=1e-4)
+
+
+def test_a_saved_model_of_two_backbones_needs_nothing_of_the_project(tmp_path: Path) -> None:
+    """Loaded by Keras alone, in a process and a folder that know nothing of the project."""
+    backbones = [small_backbone("one", 64, 4), small_backbone("other", SIZE, 2)]
+    head = build_head([4, 2], "power", [5], 0.3, CLASSES)
+    adapt_head(head, features(width=6), np.arange(9))
+    model = build_classifier(backbones, "max", head, ["plain", "mirror"])
+    save_model(model, tmp_path / "head.keras")
+    batch = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3)).astype(np.float32)
+    np.save(tmp_path / "images.npy", batch)
+    program = (
+        "import keras, numpy; model = keras.saving.load_model('head.keras'); "
+        "numpy.save('found.npy', model.predict_on_batch(numpy.load('images.npy')))"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True)
+    found = np.load(tmp_path / "found.npy")
+    np.testing.assert_allclose(found, model.predict_on_batch(batch), rtol=1e-4, atol=1e-6)
 
 
 def test_a_saved_model_comes_back_with_its_parts(tmp_path: Path) -> None:
@@ -116,7 +255,8 @@ def test_a_saved_model_comes_back_with_its_parts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.predict_on_batch(images()), model.predict_on_batch(images()))
     names = [layer.name for layer in model.get_layer("demo_backbone").layers]
     assert [layer.name for layer in read.get_layer("demo_backbone").layers] == names
-    assert read.get_layer("head").layers[1].rate == 0.3
+    assert kinds(read.get_layer("head")) == kinds(model.get_layer("head"))
+    assert not read.get_layer("head").get_layer("standardize").trainable
     assert [entry.name for entry in path.parent.iterdir()] == ["head.keras"]
 
 

@@ -1,22 +1,20 @@
-import shutil
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stages.common.batches import Batches
 from stages.common.command_line import Parser, UserError
-from stages.common.files import read_json, write_json
 from stages.common.keras_quiet import keras
 from stages.common.results import HISTORY_COLUMNS
+from stages.common.splits import Rows
 from stages.common.training import (
-    Batches,
-    Checkpoints,
     Recipe,
     add_training_options,
-    choose_rows,
+    choose_reports,
     fit,
     make_optimizer,
     make_repeatable,
@@ -26,20 +24,23 @@ from stages.common.training import (
 
 IMAGES, VIEWS, WIDTH, CLASSES = 40, 2, 6, 3
 
-Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
-
 
 def recipe(**changes: Any) -> Recipe:
     return replace(Recipe("adam", 0.05, "cosine", epochs=4, batch_size=8), **changes)
 
 
 def data() -> tuple[NDArray[np.float16], NDArray[np.int64], Rows]:
-    """Noisy clusters: values (images, views, width), labels, and rows to train on and to watch."""
+    """Noisy clusters: values (images, views, width), labels, and rows of which 5 judge.
+
+    Those that judge have wrong labels, so that their loss is at its lowest after a few epochs.
+    """
     rng = np.random.default_rng(0)
     labels = rng.integers(CLASSES, size=IMAGES)
     centres = rng.normal(size=(CLASSES, 1, WIDTH))
     values = centres[labels] + rng.normal(size=(IMAGES, VIEWS, WIDTH))
-    return values.astype(np.float16), labels, (np.arange(5, 40), np.arange(5))
+    labels[:5] = (labels[:5] + 1) % CLASSES
+    rows = Rows(np.arange(5, 40), np.arange(5), np.arange(40), np.arange(0))
+    return values.astype(np.float16), labels, rows
 
 
 def network(seed: int = 0) -> keras.Model:
@@ -56,74 +57,14 @@ def network(seed: int = 0) -> keras.Model:
     )
 
 
-def distinct(rows: int = 10) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """Values that tell their row and view, 10 * row + view, and labels that tell the row."""
-    values = 10 * np.arange(rows)[:, None, None] + np.arange(3)[None, :, None]
-    return values.astype(np.float16), np.arange(rows)
-
-
-def epoch_of(batches: Batches, epoch: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    batches.start_epoch(epoch)
-    values, labels = zip(*(batches[step] for step in range(len(batches))), strict=True)
-    return np.concatenate(values), np.concatenate(labels)
-
-
-def test_an_epoch_covers_its_rows_once_and_its_last_batch_is_smaller() -> None:
-    rows = np.array([1, 2, 3, 5, 7, 8, 9])
-    batches = Batches(*distinct(), rows, batch_size=3, seed=0)
-    assert [len(batches[step][1]) for step in range(len(batches))] == [3, 3, 1]
-    values, labels = epoch_of(batches, 0)
-    assert sorted(labels) == rows.tolist()
-    np.testing.assert_array_equal(values[:, 0] // 10, labels)
-
-
-def test_values_of_a_batch_are_float32() -> None:
-    values, _ = Batches(*distinct(), np.arange(4), 4, seed=0)[0]
-    assert values.dtype == np.float32
-    assert values.shape == (4, 1)
-
-
-def test_views_are_drawn_for_each_image_from_all_that_there_are() -> None:
-    batches = Batches(*distinct(100), np.arange(100), 7, seed=0)
-    views = epoch_of(batches, 0)[0][:, 0] % 10
-    assert set(views) == {0, 1, 2}
-
-
-def test_an_epoch_depends_on_seed_and_number_alone() -> None:
-    def drawn(seed: int, *epochs: int) -> list[float]:
-        batches = Batches(*distinct(), np.arange(10), 4, seed)
-        return [epoch_of(batches, epoch)[0].ravel().tolist() for epoch in epochs][-1]
-
-    assert drawn(1, 0, 1, 2) == drawn(1, 2)
-    assert drawn(1, 2) != drawn(1, 1)
-    assert drawn(1, 2) != drawn(2, 2)
-
-
-def test_without_patience_val_is_watched() -> None:
-    parts = np.array(["train", "val", "train", "val"])
-    train, watched = choose_rows(np.zeros(4, int), parts, patience=0, seed=0)
-    assert (train.tolist(), watched.tolist()) == ([0, 2], [1, 3])
-
-
-def test_early_stopping_watches_val_where_test_is_reported() -> None:
-    parts = np.array(["train", "val", "train", "test"])
-    train, watched = choose_rows(np.zeros(4, int), parts, patience=3, seed=0)
-    assert (train.tolist(), watched.tolist()) == ([0, 2], [1])
-
-
-def test_early_stopping_holds_a_stratified_tenth_out_where_val_is_reported() -> None:
-    labels = np.repeat([0, 1], 50)
-    parts = np.array((["train"] * 40 + ["val"] * 10) * 2)
-    train, watched = choose_rows(labels, parts, patience=3, seed=0)
-    assert np.bincount(labels[watched]).tolist() == [4, 4]
-    both = np.concatenate([train, watched])
-    assert sorted(both) == [row for row, part in enumerate(parts) if part == "train"]
-    assert train.tolist() == sorted(train)
-    assert watched.tolist() == sorted(watched)
-    again = choose_rows(labels, parts, patience=3, seed=0)
-    other = choose_rows(labels, parts, patience=3, seed=1)
-    assert again[1].tolist() == watched.tolist()
-    assert other[1].tolist() != watched.tolist()
+@cache
+def trained(how: Recipe, seed: int = 0, **settings: Any) -> tuple[dict[str, list[float]], Any]:
+    """History and weights of the network trained on those that do not judge, watching them."""
+    values, labels, rows = data()
+    model = network()
+    judged = (rows.choosing, rows.judging)
+    history = fit(model, values, labels, judged, how, seed, **settings)
+    return history, np.concatenate([weights.ravel() for weights in model.get_weights()])
 
 
 @pytest.mark.parametrize(
@@ -153,168 +94,204 @@ def test_cosine_falls_from_the_rate_over_its_half_to_zero(name: str) -> None:
     assert [float(schedule(step)) for step in (0, 5, 10)] == pytest.approx([0.5, 0.25, 0])
 
 
+@pytest.mark.parametrize("name", ["adam", "adamax", "adamw", "sgd"])
+def test_warm_up_rises_evenly_from_zero_and_the_cosine_falls_after_it(name: str) -> None:
+    how = recipe(optimizer=name, learning_rate=0.5, warmup=0.2)
+    schedule = make_optimizer(how, steps=20)._learning_rate
+    found = [float(schedule(step)) for step in (0, 1, 2, 4, 8, 12, 20)]
+    # Four of twenty steps rise; a quarter of the other sixteen is (1 + cos 45 degrees) / 2.
+    assert found == pytest.approx([0, 0.125, 0.25, 0.5, 0.25 * (1 + 0.5**0.5), 0.25, 0])
+
+
+def test_warm_up_may_last_to_the_end() -> None:
+    schedule = make_optimizer(recipe(learning_rate=0.5, warmup=1), steps=4)._learning_rate
+    assert [float(schedule(step)) for step in (0, 2, 4)] == pytest.approx([0, 0.25, 0.5])
+
+
+def test_a_constant_rate_knows_no_steps() -> None:
+    optimizer = make_optimizer(recipe(schedule="constant", learning_rate=0.5, warmup=0.5), 4)
+    assert float(optimizer.learning_rate) == 0.5
+
+
+@pytest.mark.parametrize("name", ["adam", "adamax", "adamw", "sgd"])
+@pytest.mark.parametrize(("decay", "wanted"), [(0, 3.0), (0.1, 3 * (1 - 0.5 * 0.1))])
+def test_weight_decay_takes_its_share_of_the_rate_where_nothing_is_to_learn(
+    name: str, decay: float, wanted: float
+) -> None:
+    how = recipe(optimizer=name, schedule="constant", learning_rate=0.5, weight_decay=decay)
+    weight = keras.Variable([3.0])
+    make_optimizer(how, 1).apply([keras.ops.zeros(1)], [weight])
+    assert float(weight.value[0]) == pytest.approx(wanted)
+
+
+def parser() -> Parser:
+    taken = Parser(None)
+    add_training_options(taken, "head", min_epochs=1)
+    return taken
+
+
+WORDS = (
+    "--seed 1 --refit true --optimizer sgd --learning_rate 0.5 --schedule cosine --epochs 3 "
+    "--batch_size 8 --weight_decay 0.01 --label_smoothing 0.2 --early_stopping 4"
+)
+
+
 def test_options_make_the_recipe() -> None:
-    parser = Parser(None)
-    add_training_options(parser, "head", min_epochs=1)
-    words = (
-        "--seed 1 --optimizer sgd --learning_rate 0.5 --schedule cosine --epochs 3 --batch_size 8"
-    )
-    options = parser.parse_args(words.split())
-    assert recipe_of(options, 2) == Recipe("sgd", 0.5, "cosine", 3, 8, 2)
-    assert options.seed == 1
+    options = parser().parse_args(WORDS.split())
+    wanted = Recipe("sgd", 0.5, "cosine", 3, 8, 0, 0.01, 0.2, early_stopping=4)
+    assert recipe_of(options) == wanted
+    assert (options.seed, options.refit) == (1, "true")
+
+
+def test_options_of_fine_tuning_alone_come_into_the_recipe_too() -> None:
+    taken = parser()
+    names = ("warmup", "mixup", "average_weights", "slices")
+    for name in names:
+        taken.add_argument(f"--{name}", type=float)
+    words = [f"--{name}={number}" for number, name in enumerate(names, 1)]
+    found = recipe_of(taken.parse_args([*WORDS.split(), *words]))
+    assert [getattr(found, name) for name in names] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
         ("seed", "-1", "from 0 to"),
+        ("refit", "yes", "no refit 'yes'; there are: true, false"),
         ("optimizer", "lion", "no head.optimizer 'lion'; there are: adam, adamax, adamw, sgd"),
         ("learning_rate", "0", "above 0 to 10"),
         ("schedule", "step", "no head.schedule 'step'"),
         ("epochs", "0", "from 1 to"),
         ("batch_size", "0.5", "a whole number"),
+        ("weight_decay", "-0.1", "from 0 to 10"),
+        ("label_smoothing", "1", "from 0 to 0.9"),
+        ("early_stopping", "-1", "a whole number from 0"),
     ],
 )
 def test_options_out_of_range_are_refused(option: str, value: str, reason: str) -> None:
-    parser = Parser(None)
-    add_training_options(parser, "head", min_epochs=1)
     with pytest.raises(UserError, match=reason):
-        parser.parse_args([f"--{option}={value}"])
+        parser().parse_args([f"--{option}={value}"])
 
 
 def test_history_has_a_value_an_epoch_and_the_loss_falls() -> None:
-    values, labels, rows = data()
-    history = fit(network(), values, labels, rows, recipe(epochs=6), seed=0)
+    history, _ = trained(recipe(epochs=6))
     assert set(history) == set(HISTORY_COLUMNS)
     assert {len(column) for column in history.values()} == {6}
     assert history["loss"][-1] < 0.8 * history["loss"][0]
 
 
+def test_slices_report_and_the_rate_falls_over_all_of_them() -> None:
+    values, labels, rows = data()
+    model, how = network(), recipe(epochs=2, slices=4)
+    history = fit(model, values, labels, (rows.final, rows.shown), how, seed=0)
+    assert len(history["loss"]) == 8
+    # 40 images in batches of 8 at most: two in each of four slices.
+    assert model.optimizer._learning_rate.decay_steps == 2 * 4 * 2
+    # No rows are watched.
+    assert np.isnan([history["val_loss"], history["val_accuracy"]]).all()
+    assert np.isfinite([history["loss"], history["accuracy"]]).all()
+
+
+def test_no_epochs_leave_the_model_as_it_is() -> None:
+    history, weights = trained(recipe(epochs=0))
+    assert history == {column: [] for column in HISTORY_COLUMNS}
+    drawn = np.concatenate([each.ravel() for each in network().get_weights()])
+    np.testing.assert_array_equal(weights, drawn)
+
+
 def test_validation_sees_the_watched_rows_in_their_first_view() -> None:
     values, labels, rows = data()
-    model = network()
-    history = fit(model, values, labels, rows, recipe(epochs=1), seed=0)
-    seen = model.predict_on_batch(values[rows[1], 0].astype(np.float32))
-    own = seen[np.arange(5), labels[rows[1]]]
+    model, watched = network(), rows.judging
+    history = fit(model, values, labels, (rows.choosing, watched), recipe(epochs=1), seed=0)
+    seen = model.predict_on_batch(values[watched, 0].astype(np.float32))
+    own = seen[np.arange(5), labels[watched]]
     assert history["val_loss"][0] == pytest.approx(-np.log(own).mean(), rel=1e-4)
-    assert history["val_accuracy"][0] == pytest.approx((seen.argmax(1) == labels[rows[1]]).mean())
+    assert history["val_accuracy"][0] == pytest.approx((seen.argmax(1) == labels[watched]).mean())
 
 
-def test_training_takes_the_batches_of_each_epoch_in_turn() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"label_smoothing": 0.3},
+        {"weight_decay": 0.5},
+        {"average_weights": 0.8},
+        {"slices": 2, "mixup": 0.4},
+    ],
+    ids=lambda changes: "+".join(changes) or "plain",
+)
+def test_training_takes_the_steps_that_the_recipe_says(changes: dict[str, Any]) -> None:
     """Linear steps of SGD, worked by hand in NumPy in the order that Batches draws."""
-    values, labels, (train, watched) = data()
+    values, labels, rows = data()
     model = keras.Sequential(
-        [keras.Input((WIDTH,)), keras.layers.Dense(CLASSES, "softmax", kernel_initializer="zeros")]
+        [keras.Input((WIDTH,)), keras.layers.Dense(CLASSES, "softmax", kernel_initializer="ones")]
     )
-    how = recipe(optimizer="sgd", schedule="constant", learning_rate=0.1, epochs=3)
-    fit(model, values, labels, (train, watched), how, seed=5)
+    how = recipe(optimizer="sgd", schedule="constant", learning_rate=0.1, epochs=3, **changes)
+    history = fit(model, values, labels, (rows.choosing, rows.judging), how, seed=5)
 
-    weights, speed = np.zeros((WIDTH + 1, CLASSES)), np.zeros((WIDTH + 1, CLASSES))
-    batches = Batches(values, labels, train, how.batch_size, seed=5)
-    for epoch in range(3):
-        batches.start_epoch(epoch)
+    weights, speed = np.ones((WIDTH + 1, CLASSES)), np.zeros((WIDTH + 1, CLASSES))
+    weights[-1] = 0
+    targets, average = np.eye(CLASSES, dtype=np.float32)[labels], None
+    batches = Batches(values, targets, rows.choosing, 8, 5, how.slices, how.mixup)
+    for part in range(3 * how.slices):
+        batches.start(part)
         for step in range(len(batches)):
             x, y = batches[step]
             x = np.hstack([x, np.ones((len(x), 1))])
+            y = (1 - how.label_smoothing) * y + how.label_smoothing / CLASSES
             scores = np.exp(x @ weights)
-            slope = x.T @ (scores / scores.sum(1, keepdims=True) - np.eye(CLASSES)[y]) / len(x)
+            slope = x.T @ (scores / scores.sum(1, keepdims=True) - y) / len(x)
             speed = 0.9 * speed - 0.1 * slope
-            weights += 0.9 * speed - 0.1 * slope
-    np.testing.assert_allclose(np.vstack(model.get_weights()), weights, atol=1e-5)
+            weights = weights * (1 - 0.1 * how.weight_decay) + 0.9 * speed - 0.1 * slope
+            momentum = 0 if average is None else how.average_weights
+            average = weights if average is None else momentum * average + (1 - momentum) * weights
+    wanted = average if how.average_weights else weights
+    np.testing.assert_allclose(np.vstack(model.get_weights()), wanted, atol=1e-5)
+    assert len(history["loss"]) == 3 * how.slices
 
 
 def test_the_same_seed_trains_the_same_weights() -> None:
+    (_, one), (_, again) = trained(recipe(epochs=6)), trained.__wrapped__(recipe(epochs=6))
+    np.testing.assert_array_equal(one, again)
+
+
+def test_training_for_so_many_reports_is_the_beginning_of_the_whole() -> None:
+    """The schedule stays that of all the epochs."""
+    whole, begun = trained(recipe(epochs=6))[0], trained(recipe(epochs=6), reports=2)[0]
+    assert begun == {name: entries[:2] for name, entries in whole.items()}
+
+
+def test_the_number_of_reports_is_that_of_the_lowest_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def losses(*arguments: Any, **settings: Any) -> dict[str, list[float]]:
+        given.update(settings, rows=arguments[3])
+        return {"val_loss": [3, 2, 1.5, 1.5, 4]}
+
+    monkeypatch.setattr("stages.common.training.fit", losses)
     values, labels, rows = data()
-
-    def trained() -> Any:
-        model = network()
-        fit(model, values, labels, rows, recipe(epochs=2), seed=1)
-        return np.concatenate([weights.ravel() for weights in model.get_weights()])
-
-    np.testing.assert_array_equal(trained(), trained())
+    assert choose_reports(network, values, labels, rows, recipe(early_stopping=7), seed=0) == 3
+    assert given["patience"] == 7
+    assert given["rows"] == (rows.choosing, rows.judging)
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
+def test_the_choice_ends_so_many_epochs_after_the_lowest_loss() -> None:
+    how = recipe(epochs=30, schedule="constant")
+    losses = trained(how)[0]["val_loss"]
+    stopped = trained(how, patience=2)[0]["val_loss"]
+    best = int(np.argmin(stopped))
+    assert stopped == losses[: best + 1 + 2]
+    assert len(stopped) < 30
+    # The first epoch after which the loss rose twice running, by the whole training's losses.
+    lowest = [int(np.argmin(losses[:end])) for end in range(1, 31)]
+    assert len(stopped) == next(end for end in range(1, 31) if end - 1 - lowest[end - 1] >= 2)
 
 
-@pytest.mark.parametrize(("optimizer", "killed_in"), [("adam", 2), ("sgd", 0)])
-def test_killed_training_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int, optimizer: str
-) -> None:
+@pytest.mark.parametrize("changes", [{"early_stopping": 0}, {"early_stopping": 3, "epochs": 0}])
+def test_where_nothing_is_to_choose_nothing_is_trained(changes: dict[str, int]) -> None:
     values, labels, rows = data()
-    how = recipe(optimizer=optimizer)
-    undisturbed = network()
-    history = fit(undisturbed, values, labels, rows, how, 0, tmp_path / "undisturbed")
-
-    get_batch, started = Batches.__getitem__, Batches.start_epoch
-
-    def start_epoch(self: Batches, epoch: int) -> None:
-        started(self, epoch)
-        self.epoch = epoch
-
-    def killing(self: Batches, step: int) -> Any:
-        if self.epoch == killed_in and step == 3:
-            raise KilledError
-        return get_batch(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "start_epoch", start_epoch)
-        patch.setattr(Batches, "__getitem__", killing)
-        with pytest.raises(Exception, match="KilledError"):
-            fit(network(), values, labels, rows, how, 0, tmp_path / "killed")
-
-    states = list((tmp_path / "killed").glob("*"))
-    assert [state.name for state in states] == ([] if killed_in == 0 else ["000001"])
-    resumed = network()
-    assert fit(resumed, values, labels, rows, how, 0, tmp_path / "killed") == history
-    for found, wanted in zip(resumed.get_weights(), undisturbed.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, wanted)
-
-
-def test_the_last_checkpoint_alone_stays_and_needs_no_more_training(tmp_path: Path) -> None:
-    values, labels, rows = data()
-    done = network()
-    history = fit(done, values, labels, rows, recipe(), 0, tmp_path)
-    assert [state.name for state in tmp_path.glob("*")] == ["000003"]
-    assert read_json(tmp_path / "000003/history.json") == history
-    again = network(seed=9)
-    assert fit(again, values, labels, rows, recipe(), 0, tmp_path) == history
-    for found, wanted in zip(again.get_weights(), done.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, wanted)
-
-
-def test_an_unfinished_checkpoint_is_not_taken(tmp_path: Path) -> None:
-    (tmp_path / ".partial-000003").mkdir()
-    model = network()
-    model.compile("adam", "sparse_categorical_crossentropy")
-    assert Checkpoints(tmp_path).restore(model) == 0
-
-
-def test_the_newest_checkpoint_is_taken(tmp_path: Path) -> None:
-    """A kill between the writing of a state and the removal of the one before leaves both."""
-    values, labels, rows = data()
-    history = fit(network(), values, labels, rows, recipe(epochs=1), 0, tmp_path)
-    shutil.copytree(tmp_path / "000000", tmp_path / "000001")
-    write_json(tmp_path / "000001/history.json", {key: 2 * row for key, row in history.items()})
-    model = network()
-    model.compile(make_optimizer(recipe(), 1), "sparse_categorical_crossentropy")
-    assert Checkpoints(tmp_path).restore(model) == 2
-
-
-def test_early_stopping_takes_the_best_epoch() -> None:
-    values, labels, (train, watched) = data()
-    shuffled = labels.copy()
-    shuffled[watched] = (labels[watched] + 1) % CLASSES
-    model = network()
-    how = recipe(epochs=30, patience=2, schedule="constant")
-    history = fit(model, values, shuffled, (train, watched), how, 0)
-    losses = history["val_loss"]
-    best = int(np.argmin(losses))
-    assert len(losses) == best + 1 + 2 < 30
-    seen = model.predict_on_batch(values[watched, 0].astype(np.float32))
-    own = seen[np.arange(len(watched)), shuffled[watched]]
-    assert -np.log(own).mean() == pytest.approx(losses[best], rel=1e-4)
+    how = recipe(**changes)
+    assert choose_reports(lambda: pytest.fail("built"), values, labels, rows, how, 0) is None
 
 
 def test_prediction_averages_the_first_views() -> None:

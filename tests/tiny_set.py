@@ -41,7 +41,7 @@ def as_options(section: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in section.items():
         if isinstance(value, list):
-            words += [f"--{name}", *map(str, value)]
+            words += [f"--{name}", *map(str, value)] if value else []
         elif value is True:
             words.append(f"--{name}")
         elif value is not False:

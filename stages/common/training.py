@@ -91,11 +91,11 @@ def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     warmup = round(recipe.warmup * steps)
     if recipe.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else rate, steps - warmup, warmup_target=rate, warmup_steps=warmup
+            0.0 if warmup else rate, max(1, steps - warmup), warmup_target=rate, warmup_steps=warmup
         )
     settings: dict[str, Any] = {
         "learning_rate": rate,
-        "weight_decay": recipe.weight_decay or None,
+        "weight_decay": recipe.weight_decay,
         "use_ema": recipe.average_weights > 0,
     }
     if recipe.average_weights:

@@ -1,0 +1,131 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from stages.common.logistic import choose_strength, fit_logistic, predict_logistic
+from stages.common.scores import log_loss
+
+Examples = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def examples(classes: list[int], images: int = 60, views: int = 1, seed: int = 0) -> Examples:
+    """Clusters that overlap: features (images, views, 3) and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(classes, size=images)
+    centres = np.random.default_rng(9).normal(size=(10, 1, 3))
+    features = centres[labels] + rng.normal(size=(images, views, 3))
+    return features.astype(np.float32), labels
+
+
+def losses(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[Any]:
+    """Of each row of scores (rows, classes): minus the logarithm of its softmax at its label."""
+    own = scores[np.arange(len(labels)), labels]
+    return np.asarray(np.log(np.exp(scores).sum(axis=1)) - own)
+
+
+def minimiser(features: NDArray[Any], labels: NDArray[np.int64], strength: float) -> NDArray[Any]:
+    """Probabilities by the weights that minimise the stated loss, found without scikit-learn."""
+    rows, classes = features.reshape(-1, 3).astype(float), labels.max() + 1
+    truth = np.repeat(labels, features.shape[1])
+
+    def objective(flat: NDArray[Any]) -> float:
+        kernel, bias = flat[: 3 * classes].reshape(3, classes), flat[3 * classes :]
+        return float((kernel**2).sum() / 2 + strength * losses(rows @ kernel + bias, truth).sum())
+
+    flat = minimize(objective, np.zeros(4 * classes), options={"gtol": 1e-6}).x
+    kernel, bias = flat[: 3 * classes].reshape(3, classes), flat[3 * classes :]
+    scores = np.exp(features @ kernel + bias)
+    return np.asarray((scores / scores.sum(axis=2, keepdims=True)).mean(axis=1))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_weights_minimise_the_loss_that_is_stated(views: int) -> None:
+    features, labels = examples([0, 1, 2], views=views)
+    strengths = [0.01, 0.1, 1]
+    for strength, weights in zip(
+        strengths, fit_logistic(features, labels, strengths, 3), strict=True
+    ):
+        found = predict_logistic(features, weights)
+        np.testing.assert_allclose(found, minimiser(features, labels, strength), atol=2e-3)
+        assert [each.dtype for each in weights] == [np.float32] * 2
+        assert [each.shape for each in weights] == [(3, 3), (3,)]
+
+
+def test_two_classes_have_the_weights_of_scikit_learns_one() -> None:
+    """Its penalty is on the difference of the two classes' weights."""
+    features, labels = examples([0, 1])
+    signs, rows = np.where(labels == 1, 1, -1), features[:, 0].astype(float)
+
+    def objective(flat: NDArray[Any]) -> float:
+        margins = signs * (rows @ flat[:3] + flat[3])
+        return float((flat[:3] ** 2).sum() / 2 + 0.2 * np.log1p(np.exp(-margins)).sum())
+
+    flat = minimize(objective, np.zeros(4)).x
+    (weights,) = fit_logistic(features, labels, [0.2], 2)
+    found = predict_logistic(features, weights)
+    np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp(-rows @ flat[:3] - flat[3])), atol=2e-3)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("present", [[0, 2, 3], [1, 3]])
+def test_a_class_without_an_image_is_ruled_out(present: list[int]) -> None:
+    features, labels = examples(present)
+    (weights,) = fit_logistic(features, labels, [1], 5)
+    found = predict_logistic(features, weights)
+    absent = [label for label in range(5) if label not in present]
+    assert (found[:, absent] < 1e-30).all()
+    (own,) = fit_logistic(features, np.searchsorted(present, labels), [1], len(present))
+    np.testing.assert_allclose(found[:, present], predict_logistic(features, own), rtol=1e-5)
+
+
+def test_predictions_average_the_views_by_hand() -> None:
+    """Of two classes with weights 1 and 0: probabilities 1 / (1 + exp(-feature - 0.5))."""
+    features = np.array([[[0], [1]], [[-2], [3]]], np.float32)
+    weights = (np.array([[1, 0]], np.float32), np.array([0.5, 0], np.float32))
+    found = predict_logistic(features, weights)
+    np.testing.assert_allclose(found[:, 0], [0.720017, 0.576555], atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
+    assert found.shape == (2, 2)
+
+
+def test_a_search_from_the_last_ones_end_finds_the_same() -> None:
+    """Strengths after one another, warm, agree with each alone, cold."""
+    features, labels = examples([0, 1, 2])
+    warm = fit_logistic(features, labels, [0.01, 0.1, 1], 3)[-1]
+    (cold,) = fit_logistic(features, labels, [1], 3)
+    np.testing.assert_allclose(
+        predict_logistic(features, warm), predict_logistic(features, cold), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("images", [12, 600])
+def test_the_strength_of_the_lowest_held_out_loss_is_chosen(images: int) -> None:
+    """Few images want a strong penalty, many a weak one."""
+    choosing, judging = examples([0, 1, 2], images), examples([0, 1, 2], 500, seed=1)
+    strengths = [10, 0.0001, 0.01]
+    by_loss = {
+        strength: log_loss(
+            predict_logistic(judging[0], fit_logistic(*choosing, [strength], 3)[0]), judging[1]
+        )
+        for strength in strengths
+    }
+    wanted = min(by_loss, key=lambda strength: by_loss[strength])
+    assert wanted == (0.01 if images == 12 else 10)
+    assert choose_strength(choosing, judging, strengths, 3) == wanted
+
+
+def test_what_is_held_out_is_not_learned_from() -> None:
+    """Held out images of other labels than those learned from want the weakest weights."""
+    choosing, (features, labels) = examples([0, 1, 2]), examples([0, 1, 2], seed=1)
+    wrong = (features, (labels + 1) % 3)
+    assert choose_strength(choosing, wrong, [0.001, 1], 3) == 0.001
+    assert choose_strength(choosing, (features, labels), [0.001, 1], 3) == 1
+
+
+def test_of_one_strength_there_is_no_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = (np.zeros((0, 1, 3), np.float32), np.zeros(0, int))
+    assert choose_strength(nothing, nothing, [0.3], 3) == 0.3
+    assert capsys.readouterr().out == ""
