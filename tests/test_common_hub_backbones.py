@@ -217,7 +217,9 @@ def test_layers_are_numbered_as_blocks(model: str) -> None:
     trained = [layer.name for layer in backbone.layers if layer.trainable and layer.weights]
     assert len(trained) == 2
     assert trained[0] == LAST_BLOCK[model]
-    assert cut_for(backbone, "auto", "frozen") is backbone.get_layer(LAST_BLOCK[model]).input
+    assert (
+        cut_for(backbone, "auto", reads_pixels=False) is backbone.get_layer(LAST_BLOCK[model]).input
+    )
 
 
 class HubStages(Stages):
@@ -279,7 +281,7 @@ def test_the_rest_of_the_network_makes_features_of_the_prefix(hub_ran: HubStages
     prefix = np.load(hub_ran.file("data/prefix/tiny/{}.npy"))
     assert prefix.shape == (30, 2, 5, 8)
     backbone = loaded(hub_ran)
-    rest = keras.Model(cut_for(backbone, "auto", "frozen"), backbone.output)
+    rest = keras.Model(cut_for(backbone, "auto", reads_pixels=False), backbone.output)
     features = np.load(hub_ran.file("data/features/tiny/{}.npy"))
     found = rest.predict_on_batch(prefix[:, 1])[:, 0, 0]
     np.testing.assert_allclose(found, features[:, 1], rtol=1e-4, atol=1e-5)

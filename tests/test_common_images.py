@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.common.command_line import UserError
-from stages.common.images import CROPS, VIEWS, Crop, decode, decode_all, read_members
+from stages.common.images import (
+    CROPS,
+    VIEWS,
+    Crop,
+    decode,
+    decode_all,
+    read_members,
+    see,
+    view_window,
+)
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 Pixels = NDArray[np.uint8]
@@ -282,10 +291,45 @@ def test_a_bad_picture_is_named_with_its_archive(tmp_path: Path) -> None:
         list(decode_all(archive, ["1.png", "2.png"], 8, "center", batch_size=1))
 
 
-def test_views() -> None:
-    images = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
-    np.testing.assert_array_equal(VIEWS["plain"](images), images)
-    mirrored = VIEWS["mirror"](images)
-    assert mirrored[0, 0].tolist() == [[6, 7, 8], [3, 4, 5], [0, 1, 2]]
-    assert mirrored.shape == images.shape
-    np.testing.assert_array_equal(VIEWS["mirror"](mirrored), images)
+def gradient(side: int = 8) -> Pixels:
+    """Two pictures whose red channel tells the column and green the row."""
+    picture = np.zeros((2, side, side, 3), np.uint8)
+    picture[..., 0] = 10 * np.arange(side)
+    picture[..., 1] = 10 * np.arange(side)[:, np.newaxis]
+    picture[1, ..., 2] = 200
+    return picture
+
+
+def test_plain_and_mirror_show_all_of_a_picture() -> None:
+    images = gradient()
+    np.testing.assert_array_equal(see(images, "plain"), images)
+    np.testing.assert_array_equal(see(images, "mirror"), images[:, :, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("view", "rows", "columns"),
+    [
+        ("zoom", (1, 7), (1, 7)),
+        ("top_left", (0, 6), (0, 6)),
+        ("top_right", (0, 6), (2, 8)),
+        ("bottom_left", (2, 8), (0, 6)),
+        ("bottom_right", (2, 8), (2, 8)),
+    ],
+)
+def test_zoomed_views_show_three_quarters(
+    view: str, rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    images = gradient()
+    top, left, side = view_window(view, 8)
+    assert ((top, top + side), (left, left + side)) == (rows, columns)
+    seen = see(images, view)
+    assert seen.shape == images.shape
+    assert (seen[0, 0, 0, 0], seen[0, 0, 0, 1]) == (10 * columns[0], 10 * rows[0])
+    assert (seen[0, -1, -1, 0], seen[0, -1, -1, 1]) == (10 * columns[1] - 10, 10 * rows[1] - 10)
+    assert (seen[1, ..., 2] == 200).all()
+    np.testing.assert_array_equal(see(images, f"{view}_mirror"), seen[:, :, ::-1])
+
+
+def test_there_are_twelve_views() -> None:
+    assert len(VIEWS) == 12
+    assert VIEWS[:3] == ("plain", "mirror", "zoom")

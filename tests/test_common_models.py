@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from stages.common.backbones import Pooling, build, pooling_layer
 from stages.common.command_line import UserError
+from stages.common.images import VIEWS, see
 from stages.common.keras_quiet import keras
 from stages.common.models import (
     NORMALIZE,
@@ -21,6 +23,8 @@ from stages.common.models import (
     flat_weights,
     load_model,
     save_model,
+    scaled,
+    seen_as,
     set_flat_weights,
 )
 
@@ -134,7 +138,7 @@ def test_the_power_of_no_features_has_a_finite_slope() -> None:
     """Fine-tuning trains the backbone through it, and whole images may leave all features at 0."""
     tensorflow = pytest.importorskip("tensorflow")
     head = build_head([3, 2], "power", [], 0, CLASSES)
-    values = tensorflow.constant([[0.0, 0, 0, 0, 0], [0, 0, 1, 2, 0]])
+    values = tensorflow.constant([[0.0, 0, 0, 0, 0], [0, 3, 1, 2, 1]])
     with tensorflow.GradientTape() as tape:
         tape.watch(values)
         loss = head(values)[:, 0]
@@ -193,6 +197,15 @@ def test_a_classifier_averages_over_its_views() -> None:
     np.testing.assert_allclose(double.predict_on_batch(batch), (plain + mirrored) / 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_classifier_sees_what_the_features_were_extracted_from(view: str) -> None:
+    batch = images()
+    picture = keras.Input((SIZE, SIZE, 3))
+    shown = keras.Model(picture, seen_as(picture, view)).predict_on_batch(batch)
+    # Pillow rounds pixels once for each direction.
+    np.testing.assert_allclose(shown, see(batch, view), atol=1 + 1e-3)
+
+
 def small_backbone(name: str, size: int, width: int) -> keras.Model:
     image = keras.Input((size, size, 3), name="image")
     return keras.Model(image, keras.layers.Conv2D(width, 3)(image), name=name)
@@ -212,22 +225,32 @@ def test_a_classifier_of_several_backbones_puts_their_features_side_by_side() ->
     assert model.get_layer("other") is backbones[1]
 
 
+def large_images() -> NDArray[np.float32]:
+    return np.random.default_rng(0).integers(256, size=(3, 64, 64, 3)).astype(np.float32)
+
+
+def test_images_are_scaled_down_as_pillow_does_it() -> None:
+    """Which smooths them too."""
+    large = large_images()
+    scale = Image.Resampling.BILINEAR
+    wanted = [Image.fromarray(each).resize((32, 32), scale) for each in large.astype(np.uint8)]
+    np.testing.assert_allclose(scaled(large, 32), np.stack(wanted), atol=1)
+    assert scaled(large, 64) is large
+
+
 @pytest.mark.parametrize("sizes", [(64, 32), (32, 64)])
 def test_images_of_the_largest_size_are_scaled_down_for_the_others(sizes: tuple[int, int]) -> None:
-    """Each half of an image is of one colour; halved in size its means by colour stay."""
     backbones = [
         small_backbone(name, size, 2) for name, size in zip(("one", "other"), sizes, strict=True)
     ]
-    head = build_head([2, 2], "none", [], 0, CLASSES)
-    model = build_classifier(backbones, "avg", head, ["plain"])
+    head, large = build_head([2, 2], "none", [], 0, CLASSES), large_images()
+    model = build_classifier(backbones, "max", head, ["plain"])
     assert model.input_shape == (None, 64, 64, 3)
-    small = images().astype(np.float32)
-    # The mean of each block of four pixels, which is what halving with antialiasing comes to
-    # where the block is of one colour.
-    large = np.repeat(np.repeat(small, 2, axis=1), 2, axis=2)
-    seen = {32: keras.ops.image.resize(large, (32, 32), antialias=True), 64: large}
-    both = [np.asarray(each(seen[each.input_shape[1]])).mean(axis=(1, 2)) for each in backbones]
-    np.testing.assert_allclose(model.predict_on_batch(large), head(np.hstack(both)), rtol=1e-4)
+    maps = [
+        np.asarray(each(scaled(large, size))) for each, size in zip(backbones, sizes, strict=True)
+    ]
+    wanted = head(np.hstack([each.max(axis=(1, 2)) for each in maps]))
+    np.testing.assert_allclose(model.predict_on_batch(large), wanted, rtol=1e-4)
 
 
 def test_a_saved_model_of_two_backbones_needs_nothing_of_the_project(tmp_path: Path) -> None:
@@ -237,7 +260,7 @@ def test_a_saved_model_of_two_backbones_needs_nothing_of_the_project(tmp_path: P
     adapt_head(head, features(width=6), np.arange(9))
     model = build_classifier(backbones, "max", head, ["plain", "mirror"])
     save_model(model, tmp_path / "head.keras")
-    batch = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3)).astype(np.float32)
+    batch = large_images()
     np.save(tmp_path / "images.npy", batch)
     program = (
         "import keras, numpy; model = keras.saving.load_model('head.keras'); "

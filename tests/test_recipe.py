@@ -15,7 +15,7 @@ from stages import features, finetune, head, split
 from stages.common.backbones import build
 from stages.common.batches import Batches
 from stages.common.command_line import UserError
-from stages.common.images import VIEWS
+from stages.common.images import see
 from stages.common.keras_quiet import keras
 from stages.common.models import build_classifier, build_head, flat_weights, save_model
 from stages.common.training import make_optimizer, make_repeatable, recipe_of
@@ -89,7 +89,7 @@ def test_the_guide(tmp_path: Path, recipe: str, dropout: float, views: list[str]
 
 def test_the_mirror_view_is_a_flip_from_left_to_right() -> None:
     picture = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
-    np.testing.assert_array_equal(VIEWS["mirror"](picture), picture[:, :, [1, 0]])
+    np.testing.assert_array_equal(see(picture, "mirror"), picture[:, :, [1, 0]])
 
 
 def test_vgg19_is_preprocessed_as_it_was_trained() -> None:

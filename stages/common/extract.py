@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of
 from stages.common.files import replacing
-from stages.common.images import CROPS, VIEWS, Pixels
+from stages.common.images import CROPS, VIEWS, Pixels, see
 from stages.common.keras_quiet import keras
 from stages.common.options import add_run_options
 from stages.common.precision import PRECISIONS, Precision, choose_precision, set_precision
@@ -29,7 +29,7 @@ def add_image_options(parser: Parser) -> None:
     parser.add_argument("--crop", type=one_of(CROPS, "features.crop"), required=True)
     parser.add_argument("--pooling", type=one_of(POOLINGS, "features.pooling"), required=True)
     parser.add_argument(
-        "--views", type=one_of([*VIEWS], "view in features.views"), nargs="+", required=True
+        "--views", type=one_of(VIEWS, "view in features.views"), nargs="+", required=True
     )
     parser.add_argument("--precision", type=one_of(PRECISIONS, "features.precision"), required=True)
 
@@ -85,7 +85,7 @@ def extract(
     array = None
     with replacing(path) as temporary, progress_bar(total=count, unit=" images") as bar:
         for positions, images in batches:
-            values = np.stack([network(VIEWS[view](images)) for view in views], axis=1)
+            values = np.stack([network(see(images, view)) for view in views], axis=1)
             if array is None:
                 array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
                     temporary, mode="w+", dtype=dtype, shape=(count, *values.shape[1:])

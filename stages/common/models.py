@@ -13,6 +13,7 @@ from stages.common.backbones import Pooling, pooling_layer
 from stages.common.command_line import UserError
 from stages.common.files import replacing
 from stages.common.hub_backbones import readable
+from stages.common.images import is_mirrored, view_window
 from stages.common.keras_quiet import keras
 
 Normalize = Literal["none", "standard", "power"]
@@ -87,14 +88,24 @@ def build_classifier(
     """
     pool = pooling_layer(pooling)
     image = keras.Input(max(each.input_shape[1:] for each in backbones), name="image")
-    seen = {"plain": image, "mirror": keras.ops.flip(image, axis=2)}
     outputs = []
     for view in views:
-        features = [pool(each(scaled(seen[view], each.input_shape[1]))) for each in backbones]
+        seen = seen_as(image, view)
+        features = [pool(each(scaled(seen, each.input_shape[1]))) for each in backbones]
         together = features[0] if len(features) == 1 else keras.ops.concatenate(features, axis=1)
         outputs.append(head(together))
     probabilities = outputs[0] if len(outputs) == 1 else keras.layers.average(outputs)
     return keras.Model(image, probabilities, name="classifier")
+
+
+def seen_as(images: keras.KerasTensor, view: str) -> keras.KerasTensor:
+    """Images (n, side, side, 3) in a view, as `stages.common.images.see` shows it."""
+    side = images.shape[1]
+    top, left, shown = view_window(view, side)
+    if shown < side:
+        window = images[:, top : top + shown, left : left + shown]
+        images = keras.ops.image.resize(window, (side, side))
+    return keras.ops.flip(images, axis=2) if is_mirrored(view) else images
 
 
 def scaled(images: keras.KerasTensor, side: int) -> keras.KerasTensor:
