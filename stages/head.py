@@ -29,7 +29,13 @@ from stages.common.models import (
     flat_weights,
     save_model,
 )
-from stages.common.results import History, history_path, write_array, write_history
+from stages.common.results import (
+    HISTORY_COLUMNS,
+    History,
+    history_path,
+    write_array,
+    write_history,
+)
 from stages.common.scores import accuracy, log_loss
 from stages.common.sets import SETS
 from stages.common.splits import Rows, choose_rows, read_split
@@ -136,12 +142,12 @@ def train_logistic(
     for head, train in ((choosing, rows.choosing), (final, rows.final)):
         weights = fit_logistic(normalized(head, train), labels[train], [strength], classes)
         head.get_layer("classes").set_weights(weights[0])
-    history: History = {}
+    history: History = {column: [nan] for column in HISTORY_COLUMNS}
     for prefix, images in (("", rows.final), ("val_", rows.shown)):
-        given = predict(final.predict_on_batch, features[images], features.shape[1])
-        empty = len(images) == 0
-        history[f"{prefix}accuracy"] = [nan if empty else accuracy(given, labels[images])]
-        history[f"{prefix}loss"] = [nan if empty else log_loss(given, labels[images])]
+        if len(images):
+            given = predict(final.predict_on_batch, features[images], features.shape[1])
+            history[f"{prefix}accuracy"] = [accuracy(given, labels[images])]
+            history[f"{prefix}loss"] = [log_loss(given, labels[images])]
     return [final, choosing], history
 
 

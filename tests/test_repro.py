@@ -28,6 +28,7 @@ SHRUNK = {
     r"^weights:.*": "weights: random",
     r"^(  image_size:).*": r"\1 32",
     r"^(  epochs:).*": r"\1 2",
+    r"^(  kind:).*": r"\1 mlp",
 }
 RUN = "demo-demo_backbone"
 STAGES_AFTER_FEATURES = {"head", "finetune", "evaluate", "report"}

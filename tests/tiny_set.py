@@ -88,7 +88,12 @@ class Stages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         parameters = default_parameters()
-        self.head = parameters["head"] | {"epochs": 3, "hidden": [8], "refit": "true"}
+        self.head = parameters["head"] | {
+            "epochs": 3,
+            "hidden": [8],
+            "kind": "mlp",
+            "refit": "true",
+        }
         self.head["finetune_early_stopping"] = 0
         self.finetune = parameters["finetune"] | {"epochs": 2, "refit": "true"}
         self.features = parameters["features"] | {"image_size": 32, "precision": "float32"}
