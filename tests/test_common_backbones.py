@@ -149,19 +149,19 @@ def test_a_cut_lies_as_high_as_branches_allow() -> None:
     assert cuts["d"] is joined
 
 
-def test_where_batch_norm_trains_nothing_is_cut_off(demo: keras.Model) -> None:
-    assert cut_for(demo, "auto", "train") is demo.input
+def test_where_pixels_are_read_nothing_is_cut_off(demo: keras.Model) -> None:
+    assert cut_for(demo, "auto", reads_pixels=True) is demo.input
 
 
 def test_the_cut_lies_below_the_first_unfrozen_layer_with_weights(demo: keras.Model) -> None:
     """The default, `block2_out`, has none, so its output can be cached."""
-    frozen = cut_for(demo, "auto", "frozen")
+    frozen = cut_for(demo, "auto", reads_pixels=False)
     assert frozen is demo.get_layer("block2_out").output
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
-def test_with_nothing_unfrozen_there_is_no_cut(demo: keras.Model, batch_norm: Any) -> None:
-    assert cut_for(demo, "0", batch_norm) is None
+@pytest.mark.parametrize("reads_pixels", [True, False])
+def test_with_nothing_unfrozen_there_is_no_cut(demo: keras.Model, reads_pixels: bool) -> None:
+    assert cut_for(demo, "0", reads_pixels) is None
 
 
 def test_unfreezing_begins_at_auto_a_number_or_a_name(demo: keras.Model) -> None:

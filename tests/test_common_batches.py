@@ -38,7 +38,7 @@ def test_no_batch_is_larger_than_asked_for(rows: int, steps: int) -> None:
 
 def test_values_of_a_batch_are_float32() -> None:
     values, targets = Batches(*distinct(), np.arange(4), 4, seed=0)[0]
-    assert (values.dtype, targets.dtype) == (np.float32, np.float32)
+    assert values.dtype == targets.dtype == np.float32
     assert (values.shape, targets.shape) == ((4, 1), (4, 10))
 
 

@@ -118,10 +118,10 @@ def test_features_are_normalised_by_the_rows_that_train(
     head, values, rows = build_head(widths, normalize, [4], 0, CLASSES), features(), np.arange(7)
     values[0, 0] *= -1
     adapt_head(head, values, rows)
-    flat = values.reshape(-1, 5)
+    flat = values.reshape(-1, 5).copy()
     if normalize == "power":
         blocks = np.split(flat, np.cumsum(widths)[:-1], axis=1)
-        flat = np.hstack([power(block) for block in blocks])
+        flat[:] = np.hstack([power(block) for block in blocks])
     train = flat[: 7 * 2]
     wanted = (flat - train.mean(axis=0)) / np.sqrt(train.var(axis=0) + 1e-3)
     found = into_dense(head, values.reshape(-1, 5))
@@ -232,9 +232,11 @@ def large_images() -> NDArray[np.float32]:
 def test_images_are_scaled_down_as_pillow_does_it() -> None:
     """Which smooths them too."""
     large = large_images()
-    scale = Image.Resampling.BILINEAR
-    wanted = [Image.fromarray(each).resize((32, 32), scale) for each in large.astype(np.uint8)]
-    np.testing.assert_allclose(scaled(large, 32), np.stack(wanted), atol=1)
+    wanted = [
+        np.asarray(Image.fromarray(each).resize((32, 32), Image.Resampling.BILINEAR))
+        for each in large.astype(np.uint8)
+    ]
+    np.testing.assert_allclose(scaled(large, 32), wanted, atol=1)
     assert scaled(large, 64) is large
 
 

@@ -10,6 +10,7 @@ from stages.common.keras_quiet import keras, tensorflow
 from stages.common.precision import (
     PRECISIONS,
     choose_precision,
+    choose_training_precision,
     machine_has_bfloat16,
     set_precision,
 )
@@ -101,6 +102,22 @@ def test_what_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, asked: Any,
     assert asked in PRECISIONS
     for convolutions in (DENSE, DEPTHWISE[0]):
         assert choose_precision(asked, network(*convolutions)) == asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "has", "wanted"),
+    [
+        ("auto", True, "bfloat16"),
+        ("auto", False, "float32"),
+        ("float32", True, "float32"),
+        ("bfloat16", False, "bfloat16"),
+    ],
+)
+def test_training_is_in_bfloat16_wherever_the_machine_has_it(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, has: bool, wanted: str
+) -> None:
+    monkeypatch.setattr(precision, "machine_has_bfloat16", lambda: has)
+    assert choose_training_precision(asked) == wanted
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])

@@ -22,6 +22,21 @@ def test_a_history_has_a_row_an_epoch_from_1(tmp_path: Path) -> None:
     )
 
 
+def test_what_was_not_measured_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    nothing = [float("nan")]
+    history = {"accuracy": [0.5], "loss": [1.0], "val_accuracy": nothing, "val_loss": nothing}
+    write_history(path, history)
+    assert path.read_text().splitlines()[1:] == ["1,0.500000,1.000000,,"]
+
+
+def test_slices_are_parts_of_an_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    write_history(path, {column: [0] * 5 for column in HISTORY_COLUMNS}, slices=4)
+    epochs = [line.split(",")[0] for line in path.read_text().splitlines()]
+    assert epochs == ["epoch", "0.25", "0.5", "0.75", "1", "1.25"]
+
+
 def test_an_empty_history_keeps_its_header(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     write_history(path, {column: [] for column in HISTORY_COLUMNS})

@@ -231,7 +231,7 @@ def test_training_takes_the_steps_that_the_recipe_says(changes: dict[str, Any]) 
 
     weights, speed = np.ones((WIDTH + 1, CLASSES)), np.zeros((WIDTH + 1, CLASSES))
     weights[-1] = 0
-    targets, average = np.eye(CLASSES, dtype=np.float32)[labels], None
+    targets, average, momentum = np.eye(CLASSES, dtype=np.float32)[labels], weights, 0.0
     batches = Batches(values, targets, rows.choosing, 8, 5, how.slices, how.mixup)
     for part in range(3 * how.slices):
         batches.start(part)
@@ -243,8 +243,8 @@ def test_training_takes_the_steps_that_the_recipe_says(changes: dict[str, Any]) 
             slope = x.T @ (scores / scores.sum(1, keepdims=True) - y) / len(x)
             speed = 0.9 * speed - 0.1 * slope
             weights = weights * (1 - 0.1 * how.weight_decay) + 0.9 * speed - 0.1 * slope
-            momentum = 0 if average is None else how.average_weights
-            average = weights if average is None else momentum * average + (1 - momentum) * weights
+            average = momentum * average + (1 - momentum) * weights
+            momentum = how.average_weights  # The average begins with the first step's weights.
     wanted = average if how.average_weights else weights
     np.testing.assert_allclose(np.vstack(model.get_weights()), wanted, atol=1e-5)
     assert len(history["loss"]) == 3 * how.slices

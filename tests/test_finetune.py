@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stages import finetune
+from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
 from stages.common.keras_quiet import keras
-from tests.test_head import MODEL, images_of
+from stages.common.training import Recipe, fit
+from tests.test_head import LOGISTIC, MODEL, scores_are_the_models
 from tests.tiny_set import Stages
 
-NAMES = ("head", "finetuned")
 HISTORY = "metrics/history/tiny-demo_backbone-finetuned.csv"
 
 
@@ -29,9 +31,7 @@ def changed(stages: Stages) -> set[str]:
 
 
 def test_the_model_file_gives_the_probabilities_that_are_scored(ran: Stages) -> None:
-    model = keras.saving.load_model(ran.folder / MODEL / "finetuned.keras")
-    expected = np.load(ran.folder / MODEL / "finetuned_probabilities.npy")[0]
-    np.testing.assert_allclose(model.predict_on_batch(images_of(ran)), expected, atol=1e-4)
+    scores_are_the_models(ran, name="finetuned")
 
 
 def test_only_layers_above_the_cut_train_and_batch_norm_does_not(ran: Stages) -> None:
@@ -39,7 +39,7 @@ def test_only_layers_above_the_cut_train_and_batch_norm_does_not(ran: Stages) ->
     assert any("block4" in path for path in paths)
     assert any("head" in path or "dense" in path for path in paths)
     assert not any(path.startswith(("stem", "block1", "block2")) for path in paths)
-    assert not any("_bn" in path for path in paths)
+    assert not any("_bn" in path or "standardize" in path for path in paths)
 
 
 def test_where_batch_norm_trains_it_does_so_everywhere(stages: Stages) -> None:
@@ -50,8 +50,7 @@ def test_where_batch_norm_trains_it_does_so_everywhere(stages: Stages) -> None:
     assert not any("conv" in path and not path.startswith("features") for path in paths)
     model = keras.saving.load_model(stages.folder / MODEL / "finetuned.keras")
     assert model.get_layer("demo_backbone").get_layer("stem_bn").momentum == 0.5
-    expected = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")[0]
-    np.testing.assert_allclose(model.predict_on_batch(images_of(stages)), expected, atol=1e-4)
+    scores_are_the_models(stages, name="finetuned")
 
 
 @pytest.mark.parametrize("change", [{"epochs": 0}, {"unfreeze": "0"}, {"unfreeze": "1"}])
@@ -68,48 +67,133 @@ def test_without_fine_tuning_the_head_is_passed_through(
 
 
 def test_training_goes_on_from_the_head(stages: Stages) -> None:
-    stages.run_head(epochs=60, learning_rate=0.01)
     stages.run_finetune(epochs=1, learning_rate=1e-9)
     head = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
     finetuned = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")[0]
     np.testing.assert_allclose(finetuned, head, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "killed_after"),
+    [
+        ({}, 1),
+        pytest.param({"early_stopping": 3}, 3, marks=pytest.mark.slow),
+        pytest.param({"augment": "crop+color"}, 1, marks=pytest.mark.slow),
+    ],
+    ids=["plain", "in the final training", "augmented"],
+)
 def test_a_killed_run_goes_on_and_ends_the_same(
-    stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stages: Stages,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    killed_after: int,
 ) -> None:
-    from stages.common.training import Checkpoints
-
-    stages.run_finetune(epochs=4)
+    if "augment" in changes:
+        stages.run_prefix(augment=changes["augment"])
+    stages.run_finetune(**changes)
     undisturbed = (stages.folder / MODEL / "finetuned.keras").read_bytes()
     history = (stages.folder / HISTORY).read_bytes()
-    save = Checkpoints.on_epoch_end
+    save, saved = Checkpoints.on_epoch_end, list[int]()
 
     def save_then_die(self: Checkpoints, epoch: int, logs: dict[str, float]) -> None:
         save(self, epoch, logs)
-        if epoch == 1:
+        saved.append(epoch)
+        if len(saved) == killed_after:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
         context.setattr(Checkpoints, "on_epoch_end", save_then_die)
         with pytest.raises(KeyboardInterrupt):
-            stages.run_finetune(epochs=4)
+            stages.run_finetune(**changes)
     capsys.readouterr()
-    stages.run_finetune(epochs=4)
+    stages.run_finetune(**changes)
     output = capsys.readouterr().out
-    assert "Epoch 2/4" not in output
-    assert "Epoch 3/4" in output
+    # Of the final training the first epoch was done, and all of the choice before it.
+    assert "Epoch 1/" not in output
+    assert output.count("Epoch 2/2") == 1
     assert (stages.folder / MODEL / "finetuned.keras").read_bytes() == undisturbed
     assert (stages.folder / HISTORY).read_bytes() == history
-    assert list((stages.folder / "data/checkpoints").rglob("*.h5")) == []
+    assert not [*(stages.folder / "data/checkpoints").rglob("repeat_*")]
 
 
 def test_checkpoints_of_other_parameters_are_not_used(stages: Stages) -> None:
-    stages.run_finetune()
     other = stages.folder / "data/checkpoints/tiny/demo_backbone/0123456789abcdef/000000"
     other.mkdir(parents=True)
     stages.run_finetune()
     assert not other.exists()
+
+
+def test_augmented_pictures_train_from_pixels(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def watching(model: keras.Model, values: NDArray[Any], *rest: Any) -> Any:
+        pictures = values[:4, 0].astype(np.float32)
+        seen.append([np.asarray(model(pictures, training=True)) for _ in range(2)])
+        return fit(model, values, *rest)
+
+    monkeypatch.setattr(finetune, "fit", watching)
+    stages.run_prefix(augment="crop+color")
+    stages.run_finetune(augment="crop+color", epochs=1)
+    scores_are_the_models(stages, name="finetuned")
+    # The same pictures look different each time, though nothing was trained between.
+    ((first, second),) = seen
+    assert not np.allclose(first, second, atol=1e-4)
+    paths = changed(stages)
+    assert any("block4" in path for path in paths)
+    assert not any(path.startswith(("stem", "block1", "block2")) for path in paths)
+
+
+def test_every_parameter_reaches_training(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes, computed = [], set[str]()
+
+    def watching(model: keras.Model, *rest: Any) -> Any:
+        recipes.append(rest[3])
+        computed.update(layer.compute_dtype for layer in model.layers)
+        return fit(model, *rest)
+
+    monkeypatch.setattr(finetune, "fit", watching)
+    wanted = Recipe("sgd", 0.01, "cosine", 2, 8, 0.5, 0.1, 0.2, 0.3, 0.9, 0, 2)
+    stages.run_finetune(**vars(wanted), precision="bfloat16")
+    assert recipes == [wanted]
+    epochs = [row["epoch"] for row in read_csv(stages.folder / HISTORY)]
+    assert epochs == ["0.5", "1", "1.5", "2"]
+    # It trains in bfloat16, and is scored as it is saved, in float32.
+    assert computed == {"bfloat16", "float32"}
+    scores_are_the_models(stages, name="finetuned")
+    model = keras.saving.load_model(stages.folder / MODEL / "finetuned.keras")
+    layers = [*model.layers, *model.get_layer("demo_backbone").layers]
+    assert {layer.dtype_policy.name for layer in layers} == {"float32"}
+
+
+def test_early_stopping_chooses_by_val_and_starts_anew_from_all_that_trains(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.run_split(protocol="official")
+    stages.run_head(**LOGISTIC)
+    starts, start = [], finetune.start
+
+    def watching(path: Any, head: NDArray[np.float32], options: Any) -> Any:
+        starts.append(head)
+        return start(path, head, options)
+
+    monkeypatch.setattr(finetune, "start", watching)
+    capsys.readouterr()
+    # Far too high a rate: the loss on val rises from the first epoch on.
+    stages.run_finetune(epochs=5, early_stopping=1, learning_rate=0.1, warmup=0)
+    output = capsys.readouterr().out
+    (line,) = [each for each in output.splitlines() if "lowest loss" in each]
+    rows = read_csv(stages.folder / HISTORY)
+    assert line.startswith(f"lowest loss after {len(rows)} of 5")
+    assert len(rows) < 5
+    # Val trains in the end, and is watched no more.
+    assert {row["val_loss"] for row in rows} == {""}
+    final, choosing = np.load(stages.folder / MODEL / "head_weights.npy")[0]
+    np.testing.assert_array_equal(starts, [choosing, final])
+    assert not np.array_equal(choosing, final)
+    scores_are_the_models(stages, name="finetuned")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +203,12 @@ def test_checkpoints_of_other_parameters_are_not_used(stages: Stages) -> None:
         ({"unfreeze": "block9"}, "finetune.unfreeze: demo_backbone has no layer 'block9'"),
         ({"batch_norm_momentum": 2}, "--batch_norm_momentum: '2' is not a number from 0 to 1"),
         ({"epochs": -1}, "--epochs: '-1' is not a whole number from 0"),
+        ({"augment": "flip"}, "no finetune.augment 'flip'; there are: none, crop, color"),
+        ({"precision": "float16"}, "no finetune.precision 'float16'; there are: auto, float32"),
+        ({"warmup": 1.5}, "--warmup: '1.5' is not a number from 0 to 1"),
+        ({"mixup": -1}, "--mixup: '-1' is not a number from 0 to 100"),
+        ({"average_weights": 1}, "--average_weights: '1' is not a number from 0 to 0.99999"),
+        ({"slices": 0}, "--slices: '0' is not a whole number from 1"),
     ],
 )
 def test_a_wrong_parameter_is_named(
@@ -128,19 +218,19 @@ def test_a_wrong_parameter_is_named(
         stages.run_finetune(**change)
 
 
+@pytest.mark.slow
 def test_repeats_have_splits_and_seeds_of_their_own(stages: Stages) -> None:
     stages.run_split(repeats=2)
-    stages.run_head()
-    stages.run_finetune()
-    together = [np.load(stages.folder / MODEL / f"{name}_probabilities.npy") for name in NAMES]
-    assert [len(each) for each in together] == [2, 2]
-    models = [(stages.folder / MODEL / f"{name}.keras").read_bytes() for name in NAMES]
+    stages.run_head(**LOGISTIC)
+    stages.run_finetune(epochs=1)
+    together = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")
+    assert len(together) == 2
+    model = (stages.folder / MODEL / "finetuned.keras").read_bytes()
     for repeat in (1, 0):
         stages.run_split(seed=42 + repeat)
-        stages.run_head(seed=42 + repeat)
-        stages.run_finetune(seed=42 + repeat)
-        for name, each in zip(NAMES, together, strict=True):
-            alone = np.load(stages.folder / MODEL / f"{name}_probabilities.npy")[0]
-            np.testing.assert_array_equal(each[repeat], alone)
-    # The model files are the first repeat's.
-    assert [(stages.folder / MODEL / f"{name}.keras").read_bytes() for name in NAMES] == models
+        stages.run_head(**LOGISTIC, seed=42 + repeat)
+        stages.run_finetune(seed=42 + repeat, epochs=1)
+        alone = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")
+        np.testing.assert_array_equal(together[repeat], alone[0])
+    # The model file is the first repeat's.
+    assert (stages.folder / MODEL / "finetuned.keras").read_bytes() == model
