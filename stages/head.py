@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import log_loss
 
 from stages.common.backbones import BACKBONES, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of, run
@@ -36,7 +37,6 @@ from stages.common.results import (
     write_array,
     write_history,
 )
-from stages.common.scores import accuracy, log_loss
 from stages.common.sets import SETS
 from stages.common.splits import Rows, choose_rows, read_split
 from stages.common.training import (
@@ -74,6 +74,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
     for name in options.backbone.split("+"):
         if name not in BACKBONES:
             parser.error(f"no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+    names = options.backbone.split("+")
+    if len(set(names)) < len(names):
+        raise UserError(f"fusions: {options.backbone} names a backbone twice; name each once")
     if options.kind == "logistic" and options.hidden:
         raise UserError(
             f"head.hidden: {options.hidden} layers do not go with head.kind logistic; set it to []"
@@ -146,8 +149,9 @@ def train_logistic(
     for prefix, images in (("", rows.final), ("val_", rows.shown)):
         if len(images):
             given = predict(final.predict_on_batch, features[images], features.shape[1])
-            history[f"{prefix}accuracy"] = [accuracy(given, labels[images])]
-            history[f"{prefix}loss"] = [log_loss(given, labels[images])]
+            right = given.argmax(axis=1) == labels[images]
+            loss = log_loss(labels[images], given, labels=range(classes))
+            history[f"{prefix}accuracy"], history[f"{prefix}loss"] = [right.mean()], [loss]
     return [final, choosing], history
 
 

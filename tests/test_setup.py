@@ -83,7 +83,13 @@ def test_set_lists_leaves_everything_else() -> None:
 
 def test_the_table_of_metrics() -> None:
     scores = {"accuracy": 0.91, "mean_class_accuracy": 0.9, "top5_accuracy": 1, "log_loss": 0.25}
-    lines = metrics_table({"head": scores}, 16).splitlines()
+    metrics = {
+        "head": scores,
+        "finetuned": scores | {"accuracy": 0.95},
+        "comparison": {"gain": 0.04},
+    }
+    lines = metrics_table(metrics, 16).splitlines()
     assert lines[0].split() == list(scores)
     assert lines[1].split() == ["head", "0.910", "0.900", "1.000", "0.250"]
-    assert lines[2].split() == ["guessing", "0.062"]
+    assert lines[2].split()[:2] == ["finetuned", "0.950"]
+    assert lines[3].split() == ["guessing", "0.062"]

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-
-from stages.common.scores import log_loss
+from sklearn.metrics import log_loss
 
 MAX_STEPS = 1000
 TOLERANCE = 1e-5
@@ -29,8 +28,9 @@ def fit_logistic(
 ) -> list[Weights]:
     """Weights for each of `strengths`, by L-BFGS, each search starting from the one before.
 
-    A strength is scikit-learn's C: the loss is half the squared weights plus C times the sum of the
-    rows' losses. A class without a row gets no weights, and an offset that rules it out.
+    A strength is scikit-learn's C: the loss is half the squared weights (of two classes, of their
+    difference) plus C times the sum of the rows' losses. A class without a row gets no weights, and
+    an offset that rules it out.
     """
     model = LogisticRegression(max_iter=MAX_STEPS, tol=TOLERANCE, warm_start=True)
     rows = features.reshape(-1, features.shape[2])
@@ -72,7 +72,7 @@ def choose_strength(
         return strengths[0]
     features, labels = judging
     losses = [
-        log_loss(predict_logistic(features, weights), labels)
+        log_loss(labels, predict_logistic(features, weights), labels=range(classes))
         for weights in fit_logistic(*choosing, strengths, classes)
     ]
     for strength, loss in zip(strengths, losses, strict=True):

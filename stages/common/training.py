@@ -83,9 +83,9 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     """The recipe's optimizer for `steps` steps in all; sgd has Nesterov momentum 0.9.
 
-    The rate rises linearly over the warm-up, then stays or falls by half a cosine to zero:
-    Loshchilov and Hutter, "SGDR" (2017), equation 5. Weight decay is decoupled from the gradient:
-    the same, "Decoupled weight decay regularization" (2019).
+    With the cosine schedule the rate rises linearly over the warm-up, then falls by half a cosine
+    to zero: Loshchilov and Hutter, "SGDR" (2017), equation 5. Weight decay is decoupled from the
+    gradient: the same, "Decoupled weight decay regularization" (2019).
     """
     rate: Any = recipe.learning_rate
     warmup = round(recipe.warmup * steps)
@@ -172,8 +172,13 @@ class _Patience(keras.callbacks.Callback):  # type: ignore[misc]
         self.model.stop_training = _stalled(self.losses, self.patience)
 
 
+def _lowest(losses: list[float]) -> int:
+    # A diverged loss is not a number, which NumPy takes for the lowest.
+    return int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
+
+
 def _stalled(losses: list[float], patience: int) -> bool:
-    return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
+    return bool(losses) and len(losses) - 1 - _lowest(losses) >= patience
 
 
 def choose_reports(
@@ -196,7 +201,7 @@ def choose_reports(
     history = fit(
         make_model(), values, labels, judged, recipe, seed, checkpoints, patience=patience
     )
-    best = int(np.argmin(history["val_loss"])) + 1
+    best = _lowest(history["val_loss"]) + 1
     print(f"lowest loss after {best} of {recipe.epochs * recipe.slices}: training anew so far")
     return best
 
