@@ -65,7 +65,7 @@ def test_one_view(stages: Stages) -> None:
         ({"image_size": 5000}, "--image_size: '5000' is not a whole number from 32 to 1024"),
         ({"views": ["plain", "upside_down"]}, "no view in features.views 'upside_down'"),
         ({"pooling": "mean"}, "no features.pooling 'mean'; there are: avg, max"),
-        ({"views": []}, "--views: expected at least one argument"),
+        ({"views": []}, "the following arguments are required: --views"),
     ],
 )
 def test_a_wrong_parameter_is_named(
