@@ -142,7 +142,10 @@ def train_logistic(
         options.strengths,
         classes,
     )
-    for head, train in ((choosing, rows.choosing), (final, rows.final)):
+    trainings = [(final, rows.final)]
+    if options.finetune_early_stopping:
+        trainings.append((choosing, rows.choosing))
+    for head, train in trainings:
         weights = fit_logistic(normalized(head, train), labels[train], [strength], classes)
         head.get_layer("classes").set_weights(weights[0])
     history: History = {column: [nan] for column in HISTORY_COLUMNS}
@@ -152,7 +155,7 @@ def train_logistic(
             right = given.argmax(axis=1) == labels[images]
             loss = log_loss(labels[images], given, labels=range(classes))
             history[f"{prefix}accuracy"], history[f"{prefix}loss"] = [right.mean()], [loss]
-    return [final, choosing], history
+    return [head for head, _ in trainings], history
 
 
 def classifier_of(

@@ -234,3 +234,8 @@ def test_repeats_have_splits_and_seeds_of_their_own(stages: Stages) -> None:
         np.testing.assert_array_equal(together[repeat], alone[0])
     # The model file is the first repeat's.
     assert (stages.folder / MODEL / "finetuned.keras").read_bytes() == model
+
+
+def test_more_slices_than_images_are_refused(stages: Stages) -> None:
+    with pytest.raises(UserError, match=r"finetune\.slices 1000 is more than the 24 images"):
+        stages.run_finetune(slices=1000)

@@ -161,8 +161,13 @@ def test_the_strength_decides(stages: Stages) -> None:
 
 @pytest.mark.parametrize(
     ("change", "heads"),
-    [(LOGISTIC, 2), ({}, 1), ({"finetune_early_stopping": 1}, 2)],
-    ids=["logistic", "mlp", "mlp, early stopping"],
+    [
+        (LOGISTIC, 1),
+        (LOGISTIC | {"finetune_early_stopping": 1}, 2),
+        ({}, 1),
+        ({"finetune_early_stopping": 1}, 2),
+    ],
+    ids=["logistic", "logistic, early stopping", "mlp", "mlp, early stopping"],
 )
 def test_where_fine_tuning_chooses_a_second_head_has_not_seen_what_judges(
     stages: Stages, change: dict[str, Any], heads: int

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages.common.batches import Batches, Values
 from stages.common.checkpoints import Checkpoints
-from stages.common.command_line import Parser, number, one_of
+from stages.common.command_line import Parser, UserError, number, one_of
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.results import HISTORY_COLUMNS, History
 from stages.common.splits import Rows
@@ -124,6 +124,11 @@ def fit(
     the midst of its schedule; `patience`, when the loss has not fallen for so many.
     """
     train, watched = rows
+    if recipe.slices > len(train):
+        raise UserError(
+            f"finetune.slices {recipe.slices} is more than the {len(train)} images that train; "
+            "lower it"
+        )
     targets = np.eye(model.output_shape[-1], dtype=np.float32)[labels]
     batches = Batches(values, targets, train, recipe.batch_size, seed, recipe.slices, recipe.mixup)
     planned = recipe.epochs * recipe.slices
