@@ -172,7 +172,7 @@ def test_early_stopping_chooses_by_val_and_starts_anew_from_all_that_trains(
     stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stages.run_split(protocol="official")
-    stages.run_head(**LOGISTIC)
+    stages.run_head(**LOGISTIC, finetune_early_stopping=1)
     starts, start = [], finetune.start
 
     def watching(path: Any, head: NDArray[np.float32], options: Any) -> Any:
