@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.augmentation import augment
+from stages.common.augmentation import RandomCrop, crop_side
 from stages.common.backbones import build, cut_for, freeze
 from stages.common.command_line import Parser, number, one_of, run
 from stages.common.files import read_json, replacing, sha256
@@ -70,8 +70,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--batch_norm_momentum", type=number(float, 0, 1), required=True)
     parser.add_argument("--precision", type=one_of(PRECISIONS, "finetune.precision"), required=True)
     parser.add_argument("--warmup", type=number(float, 0, 1), required=True)
-    parser.add_argument("--mixup", type=number(float, 0, 100), required=True)
-    parser.add_argument("--average_weights", type=number(float, 0, 0.99999), required=True)
+    parser.add_argument("--lowest_rate", type=number(float, 0, 1, open_low=True), required=True)
     parser.add_argument("--slices", type=number(int, 1, 10_000), required=True)
     parser.add_argument("--average_views", action="store_true")
     return parser.parse_args(arguments)
@@ -94,21 +93,24 @@ def start(
 ) -> tuple[keras.Model, keras.Model, keras.Model]:
     """The classifier with weights `head`, a copy of its backbone to train, and what trains it.
 
-    The copy computes in the precision asked for; the classifier stays in float32.
+    The copy computes in the precision asked for; the classifier stays in float32. Where pictures
+    are cropped at random, the copy is made for the crops' size, and what trains it crops.
     """
     classifier = load_model(head_model)
     set_flat_weights(classifier.get_layer("head"), head)
     source = classifier.get_layer(options.backbone)
+    crops = options.augment == "crop"
     set_precision(choose_training_precision(options.precision))
-    backbone = build(options.backbone, source.input_shape[1])
+    side = source.input_shape[1]
+    backbone = build(options.backbone, crop_side(options.backbone, side) if crops else side)
     set_precision("float32")
     backbone.set_weights(source.get_weights())
     for each in (source, backbone):
         freeze(each, options.unfreeze, options.batch_norm, options.batch_norm_momentum)
     network = above_the_cut(backbone, classifier, options)
-    if options.augment != "none":
-        pictures = keras.Input(network.input_shape[1:])
-        network = keras.Model(pictures, network(augment(pictures, options.augment)))
+    if crops:
+        pictures = keras.Input(source.input_shape[1:])
+        network = keras.Model(pictures, network(RandomCrop(backbone.input_shape[1])(pictures)))
     return classifier, backbone, network
 
 

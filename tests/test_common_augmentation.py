@@ -2,67 +2,79 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stages.common import augmentation
-from stages.common.augmentation import augment
+from stages.common.augmentation import LARGEST_ASPECT, LEAST_AREA, RandomCrop, crop_side
 from stages.common.keras_quiet import keras
-from stages.common.options import AUGMENTATIONS
 from stages.common.training import make_repeatable
 
-NAMES = [name for name in AUGMENTATIONS if name != "none"]
+SIDE = 33
 
 
-def pictures() -> NDArray[np.float32]:
-    """Two noisy pictures with values over the whole range."""
-    return np.random.default_rng(0).integers(256, size=(2, 24, 24, 3)).astype(np.float32)
-
-
-def network(names: str, seed: int = 0) -> keras.Model:
+def crops(pictures: NDArray[np.float32], seed: int = 0, side: int = 24) -> NDArray[np.float32]:
     make_repeatable(seed)
-    image = keras.Input((24, 24, 3))
-    return keras.Model(image, augment(image, names))
+    return np.asarray(RandomCrop(side)(pictures, training=True))
 
 
-def test_every_name_of_the_parameter_is_made_of_known_ones() -> None:
-    assert {part for name in NAMES for part in name.split("+")} == {*augmentation.AUGMENTATIONS}
+def gradients(count: int = 400) -> NDArray[np.float32]:
+    """Pictures whose first channel is the column, from 0 to 1, and whose second one is the row."""
+    columns, rows = np.meshgrid(*[np.linspace(0, 1, SIDE, dtype=np.float32)] * 2)
+    one = np.stack([columns, rows, np.zeros_like(rows)], axis=2)
+    return np.repeat(one[np.newaxis], count, axis=0)
 
 
-@pytest.mark.parametrize("names", NAMES)
-def test_pictures_change_in_training_alone_and_stay_pictures(names: str) -> None:
-    model, before = network(names), pictures()
-    np.testing.assert_array_equal(model.predict_on_batch(before), before)
-    seen = np.stack([np.asarray(model(before, training=True)) for _ in range(8)])
-    assert np.isfinite(seen).all()
-    assert seen.min() >= -1e-3
-    assert seen.max() <= 255.001
+def test_in_training_a_crop_is_a_rectangle_of_the_picture() -> None:
+    """Its columns and rows are evenly spaced, and the same over its height and width."""
+    seen = crops(gradients())
+    assert seen.shape == (400, 24, 24, 3)
     assert seen.dtype == np.float32
-    assert all(not np.allclose(one, before, atol=1) for one in seen)
-    assert not np.allclose(seen[0], seen[1], atol=1)
+    for channel, axis in ((0, 1), (1, 2)):
+        places = seen[..., channel]
+        assert np.ptp(places, axis=axis).max() < 1e-5
+        steps = np.diff(places.mean(axis=axis), axis=1)
+        assert np.ptp(steps, axis=1).max() < 1e-5
+        assert (steps > 0).all()
+    assert (seen[..., 2] == 0).all()
 
 
-@pytest.mark.parametrize("names", NAMES)
-def test_changes_are_drawn_by_the_seed(names: str) -> None:
-    one, again, other = (
-        np.asarray(network(names, seed)(pictures(), training=True)) for seed in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(one, again)
+def test_area_aspect_and_place_are_drawn_over_their_ranges() -> None:
+    seen = crops(gradients())
+    left, right = seen[:, 0, 0, 0], seen[:, 0, -1, 0]
+    top, bottom = seen[:, 0, 0, 1], seen[:, -1, 0, 1]
+    width, height = right - left, bottom - top
+    area, aspect = width * height, width / height
+    # What is too wide or too high is cut off, so that the area may be less, but no aspect is wider.
+    assert area.min() > LEAST_AREA / LARGEST_ASPECT
+    assert area.min() < LEAST_AREA + 0.05
+    assert area.max() > 0.9
+    assert aspect.max() < LARGEST_ASPECT + 1e-3
+    assert aspect.min() > 1 / LARGEST_ASPECT - 1e-3
+    assert aspect.max() > 1.3
+    assert aspect.min() < 1 / 1.3
+    # Over the room there is, the place is even: quarters hold a quarter each, by 400 draws.
+    for low, size in ((left, width), (top, height)):
+        free = size < 0.95
+        shares = np.histogram(low[free] / (1 - size[free]), bins=4, range=(-1e-3, 1.001))[0]
+        assert (abs(shares / free.sum() - 0.25) < 0.08).all()
+
+
+def test_in_prediction_the_picture_is_whole() -> None:
+    seen = np.asarray(RandomCrop(17)(gradients(2)))
+    np.testing.assert_allclose(seen, gradients(2)[:, ::2, ::2], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_crops_are_drawn_by_the_seed_and_anew_each_time(seed: int) -> None:
+    np.testing.assert_array_equal(crops(gradients(3), seed), crops(gradients(3), seed))
+    assert not np.array_equal(crops(gradients(3), seed), crops(gradients(3), seed + 2))
+    layer = RandomCrop(24)
+    one, other = (np.asarray(layer(gradients(3), training=True)) for _ in range(2))
     assert not np.array_equal(one, other)
 
 
-def test_a_crop_shows_a_part_of_the_picture_larger() -> None:
-    """Of a picture that brightens evenly from left to right, fewer of its shades are left."""
-    shades = np.broadcast_to(np.linspace(0, 255, 24), (8, 24, 24)).astype(np.float32)
-    batch = np.repeat(shades[..., np.newaxis], 3, axis=3)
-    seen = np.asarray(network("crop")(batch, training=True))
-    slopes = np.median(abs(np.diff(seen[:, 12, :, 0], axis=1)), axis=1) / (255 / 23)
-    assert (slopes > 0.64).all()
-    assert (slopes < 1.01).all()
-    assert slopes.min() < 0.9
+def test_a_network_knows_the_crops_size() -> None:
+    image = keras.Input((SIDE, SIDE, 3))
+    assert RandomCrop(24)(image).shape == (None, 24, 24, 3)
 
 
-def test_colours_change_for_whole_pictures_by_a_fifth_or_so() -> None:
-    batch = np.full((8, 24, 24, 3), 120, np.float32)
-    seen = np.asarray(network("color")(batch, training=True))
-    assert np.ptp(seen, axis=(1, 2)).max() < 1e-3
-    means = seen.mean(axis=(1, 2, 3))
-    assert np.ptp(means) > 5
-    assert (abs(means / 120 - 1) < 0.5).all()
+def test_crops_are_smaller_than_the_pictures_where_the_backbone_takes_them() -> None:
+    assert crop_side("mobilenet", 256) == 176
+    assert crop_side("vit_base", 224) == 224

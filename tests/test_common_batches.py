@@ -48,10 +48,9 @@ def test_views_are_drawn_for_each_image_from_all_that_there_are() -> None:
     assert set(views) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("mixup", [0, 0.5])
-def test_an_epoch_depends_on_seed_and_number_alone(mixup: float) -> None:
+def test_an_epoch_depends_on_seed_and_number_alone() -> None:
     def drawn(seed: int, *epochs: int) -> list[float]:
-        batches = Batches(*distinct(), np.arange(10), 4, seed, mixup=mixup)
+        batches = Batches(*distinct(), np.arange(10), 4, seed)
         return [part_of(batches, epoch)[0].ravel().tolist() for epoch in epochs][-1]
 
     assert drawn(1, 0, 1, 2) == drawn(1, 2)
@@ -75,41 +74,3 @@ def test_slices_have_the_same_number_of_batches_where_rows_do_not_divide() -> No
     assert [len(part) for part in parts] == [4, 4, 2]
     assert sorted(np.concatenate(parts)) == list(range(10))
     assert len(batches) == 2
-
-
-def test_mixup_mixes_a_batch_with_itself_by_one_share() -> None:
-    """Values and targets are those without mixup, mixed in another order by hand."""
-    plain = Batches(*distinct(), np.arange(10), 10, seed=0)[0]
-    mixed = Batches(*distinct(), np.arange(10), 10, seed=0, mixup=0.4)[0]
-    # Row n's own target is 1 where it meets itself, else its share and its partner's.
-    own = plain[1].argmax(axis=1)
-    kept = mixed[1][np.arange(10), own]
-    share = kept[kept < 1][0]
-    assert 0 < share < 1
-    assert set(kept.round(5)) <= {share.round(5), np.float32(1)}
-    given = mixed[1] - share * plain[1]
-    other = np.array([own.tolist().index(partner) for partner in given.argmax(axis=1)])
-    assert sorted(other) == list(range(10))
-    assert other.tolist() != list(range(10))
-    for found, alone in zip(mixed, plain, strict=True):
-        np.testing.assert_allclose(found, share * alone + (1 - share) * alone[other], rtol=1e-5)
-        assert found.dtype == np.float32
-
-
-def test_mixups_shares_are_drawn_anew_for_each_batch_from_beta() -> None:
-    """By Beta(0.1, 0.1) most shares are near 0 or 1, by Beta(100, 100) they are near a half."""
-
-    def shares(mixup: float) -> NDArray[Any]:
-        batches = Batches(*distinct(60), np.arange(60), 3, seed=0, mixup=mixup)
-        largest = [batches[step][1].max(axis=1) for step in range(len(batches))]
-        return np.array([rows[rows < 1].max(initial=0.5) for rows in largest])
-
-    near_half, far = shares(100), shares(0.1)
-    assert (near_half < 0.65).all()
-    assert len(set(near_half.round(5))) > 10
-    assert (far > 0.9).mean() > 0.5
-
-
-def test_without_mixup_targets_are_whole() -> None:
-    batches = Batches(*distinct(), np.arange(10), 5, seed=0, mixup=0)
-    assert set(batches[0][1].ravel()) == {0, 1}

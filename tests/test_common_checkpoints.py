@@ -38,7 +38,7 @@ def kill(patch: pytest.MonkeyPatch, killed_in: int, killed_at: int) -> None:
     [
         ({}, 2),
         ({"optimizer": "sgd"}, 0),
-        ({"optimizer": "adamw", "epochs": 2, "slices": 2, "mixup": 0.5, "average_weights": 0.9}, 3),
+        ({"optimizer": "adamw", "epochs": 2, "slices": 2, "lowest_rate": 0.1}, 3),
     ],
     ids=["adam", "sgd", "all of fine-tuning"],
 )
@@ -87,7 +87,7 @@ def test_the_choice_of_epochs_survives_a_kill_before_and_after_its_stop(tmp_path
 
 def test_the_last_checkpoint_alone_stays_and_needs_no_more_training(tmp_path: Path) -> None:
     values, labels, rows = data()
-    how = recipe(average_weights=0.9)
+    how = recipe()
     done, unwatched = network(), (rows.final, rows.shown)
     history = fit(done, values, labels, unwatched, how, 0, tmp_path)
     assert [state.name for state in tmp_path.glob("*")] == ["000003"]

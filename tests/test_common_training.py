@@ -19,6 +19,7 @@ from stages.common.training import (
     make_optimizer,
     make_repeatable,
     predict,
+    rate_shares,
     recipe_of,
 )
 
@@ -145,12 +146,12 @@ def test_options_make_the_recipe() -> None:
 
 def test_options_of_fine_tuning_alone_come_into_the_recipe_too() -> None:
     taken = parser()
-    names = ("warmup", "mixup", "average_weights", "slices")
+    names = ("warmup", "lowest_rate", "slices")
     for name in names:
         taken.add_argument(f"--{name}", type=float)
     words = [f"--{name}={number}" for number, name in enumerate(names, 1)]
     found = recipe_of(taken.parse_args([*WORDS.split(), *words]))
-    assert [getattr(found, name) for name in names] == [1, 2, 3, 4]
+    assert [getattr(found, name) for name in names] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -215,8 +216,7 @@ def test_validation_sees_the_watched_rows_in_their_first_view() -> None:
         {},
         {"label_smoothing": 0.3},
         {"weight_decay": 0.5},
-        {"average_weights": 0.8},
-        {"slices": 2, "mixup": 0.4},
+        {"slices": 2},
     ],
     ids=lambda changes: "+".join(changes) or "plain",
 )
@@ -231,8 +231,8 @@ def test_training_takes_the_steps_that_the_recipe_says(changes: dict[str, Any]) 
 
     weights, speed = np.ones((WIDTH + 1, CLASSES)), np.zeros((WIDTH + 1, CLASSES))
     weights[-1] = 0
-    targets, average, momentum = np.eye(CLASSES, dtype=np.float32)[labels], weights, 0.0
-    batches = Batches(values, targets, rows.choosing, 8, 5, how.slices, how.mixup)
+    targets = np.eye(CLASSES, dtype=np.float32)[labels]
+    batches = Batches(values, targets, rows.choosing, 8, 5, how.slices)
     for part in range(3 * how.slices):
         batches.start(part)
         for step in range(len(batches)):
@@ -243,11 +243,41 @@ def test_training_takes_the_steps_that_the_recipe_says(changes: dict[str, Any]) 
             slope = x.T @ (scores / scores.sum(1, keepdims=True) - y) / len(x)
             speed = 0.9 * speed - 0.1 * slope
             weights = weights * (1 - 0.1 * how.weight_decay) + 0.9 * speed - 0.1 * slope
-            average = momentum * average + (1 - momentum) * weights
-            momentum = how.average_weights  # The average begins with the first step's weights.
-    wanted = average if how.average_weights else weights
-    np.testing.assert_allclose(np.vstack(model.get_weights()), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.vstack(model.get_weights()), weights, atol=1e-5)
     assert len(history["loss"]) == 3 * how.slices
+
+
+def four_layers() -> keras.Model:
+    """Four Dense layers, the upper two in a model of their own; the third does not train."""
+    image = keras.Input((WIDTH,))
+    upper = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(CLASSES, "softmax")]
+    )
+    upper.layers[0].trainable = False
+    return keras.Model(image, upper(keras.layers.Dense(4)(keras.layers.Dense(4)(image))))
+
+
+def test_rates_rise_evenly_over_the_layers_that_train() -> None:
+    shares = rate_shares(four_layers(), 0.01)
+    assert [*shares.values()] == pytest.approx([0.01, 0.01, 0.1, 0.1, 1, 1])
+    assert [path.rpartition("/")[2] for path in shares] == ["kernel", "bias"] * 3
+    assert [*rate_shares(network(), 0.01).values()][-1] == 1
+
+
+def test_each_layer_takes_its_share_of_a_step() -> None:
+    """Adam's first step is the learning rate, whatever the gradient."""
+    values, labels, rows = data()
+    keras.utils.set_random_seed(0)
+    model = four_layers()
+    before = [variable.numpy() for variable in model.trainable_variables]
+    how = recipe(optimizer="adam", schedule="constant", epochs=1, batch_size=40, lowest_rate=0.01)
+    fit(model, values, labels, (rows.final, rows.shown), how, seed=0)
+    steps = [
+        abs(variable.numpy() - old).max()
+        for variable, old in zip(model.trainable_variables, before, strict=True)
+    ]
+    rate = how.learning_rate
+    assert steps == pytest.approx([0.01 * rate] * 2 + [0.1 * rate] * 2 + [rate] * 2, rel=0.02)
 
 
 def test_the_same_seed_trains_the_same_weights() -> None:

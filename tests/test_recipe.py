@@ -145,7 +145,7 @@ def test_the_article(tmp_path: Path) -> None:
     assert float(optimizer.learning_rate) == pytest.approx(1e-2)
     assert not optimizer.weight_decay
     assert (recipe.epochs, recipe.slices) == (2, 8)
-    assert (recipe.label_smoothing, recipe.mixup, recipe.average_weights) == (0, 0, 0)
+    assert (recipe.label_smoothing, recipe.lowest_rate) == (0, 1)
     assert (options.augment, options.precision, options.average_views) == ("none", "float32", False)
     # An epoch is one pass over 6,551 images, reported in eight slices.
     values = np.zeros((8189, 1, 1), np.float32)
@@ -156,6 +156,15 @@ def test_the_article(tmp_path: Path) -> None:
         batches.start(part)
         seen += sum(len(batches[step][0]) for step in range(len(batches)))
     assert seen == 6551
+
+
+def test_the_thorough_one_trains_the_whole_network_on_crops(tmp_path: Path) -> None:
+    given = commands_of(tmp_path, "thorough")
+    options = finetune.parse(given["finetune@flowers17-vgg19"])
+    assert (options.unfreeze, options.batch_norm, options.augment) == ("all", "frozen", "crop")
+    assert (recipe_of(options).epochs, recipe_of(options).lowest_rate) == (50, 0.05)
+    words = given["prefix@flowers17-vgg19"]
+    assert words[words.index("--augment") + 1] == "crop"
 
 
 def test_settings_are_written_as_dvc_reads_them() -> None:

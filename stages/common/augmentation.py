@@ -1,35 +1,64 @@
-"""Random changes of pictures while a network trains on their pixels."""
+"""Random crops of pictures, for a network that trains on their pixels."""
 
-from stages.common.keras_quiet import keras
+import math
+from typing import Any
 
-PIXELS = (0, 255)
+from stages.common.backbones import BACKBONES
+from stages.common.keras_quiet import keras, tensorflow
 
-AUGMENTATIONS = {
-    "crop": lambda: [
-        keras.layers.RandomZoom((-0.35, 0.0), fill_mode="reflect"),
-        keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect"),
-    ],
-    "color": lambda: [
-        keras.layers.RandomColorJitter(
-            PIXELS, brightness_factor=0.2, contrast_factor=0.2, saturation_factor=0.2
-        )
-    ],
-    "randaugment": lambda: [keras.layers.RandAugment(PIXELS, num_ops=2, factor=0.4)],
-}
-"""Layers, by the name in params.yaml, for pictures (n, size, size, 3) from 0 to 255.
-
-crop: zoomed in by up to a third and moved by up to a tenth of the side, after Szegedy et al.,
-"Going deeper with convolutions" (2015), section 6; color: brightness, contrast and saturation by up
-to a fifth; randaugment: Cubuk et al., "RandAugment" (2020), two changes a picture.
-"""
+LEAST_AREA = 0.3
+"""Of a picture, the least share that a crop shows."""
+LARGEST_ASPECT = 4 / 3
+"""Of a crop, the most that its width exceeds its height by, and the other way round."""
 
 
-def augment(pictures: keras.KerasTensor, names: str) -> keras.KerasTensor:
-    """The pictures, changed at random in every training step and left alone in prediction.
+def crop_side(backbone: str, side: int) -> int:
+    """The side in pixels of random crops of pictures that are `side` wide.
 
-    `names` of AUGMENTATIONS are joined by `+`.
+    11/16 of it, as a crop shows things larger than the whole picture does, and to take half the
+    time: Touvron et al., "Fixing the train-test resolution discrepancy" (2019). Where the backbone
+    takes one size alone, that.
     """
-    for name in names.split("+"):
-        for layer in AUGMENTATIONS[name]():
-            pictures = layer(pictures)
-    return pictures
+    return side * 11 // 16 if BACKBONES[backbone].any_size else side
+
+
+class RandomCrop(keras.layers.Layer):  # type: ignore[misc]
+    """Pictures (n, height, width, channels) to (n, side, side, channels).
+
+    In training each picture is a part of it, of a random share of its area and a random aspect, as
+    in Szegedy et al., "Going deeper with convolutions" (2015), section 6. In prediction it is the
+    whole picture.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__(name="random_crop", dtype="float32")
+        self.side = side
+        self.seeds = keras.random.SeedGenerator()
+
+    def _uniform(self, count: Any, low: float, high: float) -> Any:
+        return keras.random.uniform((count,), low, high, seed=self.seeds)
+
+    def _boxes(self, count: Any) -> Any:
+        # Top, left, bottom, right, as shares of the sides. A crop that is too wide or too high for
+        # the picture is cut off there.
+        ops = keras.ops
+        area = self._uniform(count, LEAST_AREA, 1)
+        widest = math.log(LARGEST_ASPECT)
+        aspect = ops.exp(self._uniform(count, -widest, widest))
+        width = ops.minimum(ops.sqrt(area * aspect), 1)
+        height = ops.minimum(ops.sqrt(area / aspect), 1)
+        top = self._uniform(count, 0, 1) * (1 - height)
+        left = self._uniform(count, 0, 1) * (1 - width)
+        return ops.stack([top, left, top + height, left + width], axis=1)
+
+    def call(self, pictures: Any, training: bool = False) -> Any:
+        """The pictures' crops, or with `training` off the pictures, scaled bilinearly."""
+        count = keras.ops.shape(pictures)[0]
+        whole = keras.ops.tile([[0.0, 0.0, 1.0, 1.0]], (count, 1))
+        boxes = self._boxes(count) if training else whole
+        size = (self.side, self.side)
+        return tensorflow.image.crop_and_resize(pictures, boxes, keras.ops.arange(count), size)
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(n, side, side, channels)."""
+        return (shape[0], self.side, self.side, shape[3])

@@ -167,10 +167,13 @@ def pooling_layer(pooling: Pooling) -> keras.layers.Layer:
 def first_unfrozen(backbone: keras.Model, unfreeze: str) -> int:
     """Position in `backbone.layers` of the first layer that fine-tuning trains.
 
-    `unfreeze` is `auto` (the registry's layer), a number N (the last N layers), or a layer's name.
+    `unfreeze` is `auto` (the registry's layer), `all`, a number N (the last N layers), or a layer's
+    name.
     Raises UserError for a name or number that the network does not have.
     """
     names = [layer.name for layer in backbone.layers]
+    if unfreeze == "all":
+        return 0
     if unfreeze == "auto":
         unfreeze = BACKBONES[backbone.name].unfreeze
     if unfreeze.isdecimal() and int(unfreeze) <= len(names):
@@ -179,8 +182,8 @@ def first_unfrozen(backbone: keras.Model, unfreeze: str) -> int:
         return names.index(unfreeze)
     near = ", ".join(get_close_matches(unfreeze, names, 3, 0)) or names[-1]
     raise UserError(
-        f"finetune.unfreeze: {backbone.name} has no layer {unfreeze!r}; give auto, a number of "
-        f"last layers up to {len(names)}, or a name such as {near}"
+        f"finetune.unfreeze: {backbone.name} has no layer {unfreeze!r}; give auto, all, a number "
+        f"of last layers up to {len(names)}, or a name such as {near}"
     )
 
 

@@ -15,9 +15,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     What an epoch draws depends on the seed and the epoch's number alone, so that resumed training
     goes on as if it had not stopped. With `slices` above 1 an epoch is dealt out in so many parts
-    of the same number of batches. With `mixup` above 0 each batch is mixed with itself in another
-    order, values and targets alike, by a share from Beta(mixup, mixup): Zhang et al., "mixup:
-    Beyond empirical risk minimization" (2018), equation 2.
+    of the same number of batches.
     """
 
     def __init__(
@@ -28,11 +26,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         batch_size: int,
         seed: int,
         slices: int = 1,
-        mixup: float = 0,
     ) -> None:
         super().__init__()
         self.values, self.targets, self.rows = values, targets, rows
-        self.seed, self.slices, self.mixup = seed, slices, mixup
+        self.seed, self.slices = seed, slices
         self.steps = -(-len(rows) // (batch_size * slices))
         self.start(0)
 
@@ -48,7 +45,6 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
             zip(
                 np.array_split(order, count)[batches],
                 np.array_split(views, count)[batches],
-                rng.integers(2**32, size=count)[batches],
                 strict=True,
             )
         )
@@ -59,14 +55,5 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Batch number `step`: values (n, ...) and targets (n, classes)."""
-        rows, views, seed = self.dealt[step]
-        values, targets = self.values[rows, views].astype(np.float32), self.targets[rows]
-        if self.mixup == 0:
-            return values, targets
-        rng = np.random.default_rng(seed)
-        share = np.float32(rng.beta(self.mixup, self.mixup))
-        other = rng.permutation(len(rows))
-        return (
-            share * values + (1 - share) * values[other],
-            share * targets + (1 - share) * targets[other],
-        )
+        rows, views = self.dealt[step]
+        return self.values[rows, views].astype(np.float32), self.targets[rows]

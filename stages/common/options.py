@@ -13,7 +13,7 @@ def add_run_options(parser: Parser) -> None:
     parser.add_argument("--backbone", type=one_of([*BACKBONES], "backbone"), required=True)
 
 
-AUGMENTATIONS = ("none", "crop", "color", "crop+color", "randaugment")
+AUGMENTATIONS = ("none", "crop")
 
 
 def reads_pixels(options: argparse.Namespace) -> bool:

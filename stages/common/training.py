@@ -49,9 +49,8 @@ class Recipe:
     """Share of all steps, 0 to 1, over which the learning rate rises from zero."""
     weight_decay: float = 0
     label_smoothing: float = 0
-    mixup: float = 0
-    average_weights: float = 0
-    """Momentum of the moving average of the weights that stays in the end; 0: none is taken."""
+    lowest_rate: float = 1
+    """Learning rate of the lowest layer that trains, as a share of the highest one's."""
     early_stopping: int = 0
     """Epochs, or slices, without a lower loss that end the choice of their number; 0: no choice."""
     slices: int = 1
@@ -80,6 +79,37 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     return Recipe(**{name: given[name] for name in Recipe.__dataclass_fields__ if name in given})
 
 
+def rate_shares(model: keras.Model, lowest: float) -> dict[str, float]:
+    """By its path, each trained variable's share of the learning rate: from `lowest` up to 1.
+
+    The shares rise by the same factor from layer to layer, in the order of the model's variables:
+    discriminative fine-tuning, Howard and Ruder, "Universal language model fine-tuning" (2018),
+    section 3.2.
+    """
+    paths = [variable.path for variable in model.trainable_variables]
+    layers = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
+    rising = dict(zip(layers, np.geomspace(1, lowest, len(layers))[::-1].tolist(), strict=True))
+    return {path: rising[path.rpartition("/")[0]] for path in paths}
+
+
+def scale_rates(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, shares: dict[str, float]
+) -> None:
+    """Have `optimizer` take each variable's steps at its share of the learning rate.
+
+    Weight decay stays at the whole rate.
+    """
+    by_reference = {
+        variable.value.ref(): shares[variable.path] for variable in model.trainable_variables
+    }
+    plain = optimizer.update_step
+
+    def update_step(gradient: Any, variable: Any, rate: Any) -> None:
+        plain(gradient, variable, rate * by_reference[variable.ref()])
+
+    optimizer.update_step = update_step
+
+
 def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     """The recipe's optimizer for `steps` steps in all; sgd has Nesterov momentum 0.9.
 
@@ -96,10 +126,7 @@ def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     settings: dict[str, Any] = {
         "learning_rate": rate,
         "weight_decay": recipe.weight_decay,
-        "use_ema": recipe.average_weights > 0,
     }
-    if recipe.average_weights:
-        settings["ema_momentum"] = recipe.average_weights
     if recipe.optimizer == "sgd":
         return keras.optimizers.SGD(momentum=0.9, nesterov=True, **settings)
     return keras.optimizers.get({"class_name": recipe.optimizer, "config": settings})
@@ -130,10 +157,13 @@ def fit(
             "lower it"
         )
     targets = np.eye(model.output_shape[-1], dtype=np.float32)[labels]
-    batches = Batches(values, targets, train, recipe.batch_size, seed, recipe.slices, recipe.mixup)
+    batches = Batches(values, targets, train, recipe.batch_size, seed, recipe.slices)
     planned = recipe.epochs * recipe.slices
+    optimizer = make_optimizer(recipe, max(1, planned * len(batches)))
+    if recipe.lowest_rate != 1:
+        scale_rates(optimizer, model, rate_shares(model, recipe.lowest_rate))
     model.compile(
-        make_optimizer(recipe, max(1, planned * len(batches))),
+        optimizer,
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
         jit_compile=False,
