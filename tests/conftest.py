@@ -1,9 +1,11 @@
-"""Fixtures: a folder in which every stage has run, to read or to run stages in again."""
+"""Fixtures: a folder in which every stage has run, to read or to run stages in, and a browser."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from stages.common.sets import SETS
 from tests.tiny_set import TINY, Stages
@@ -29,3 +31,40 @@ def stages(ran: Stages, tmp_path: Path) -> Stages:
     folder = tmp_path / "repository"
     shutil.copytree(ran.folder, folder)
     return Stages(folder)
+
+
+@pytest.fixture(scope="session")
+def _chromium() -> Iterator[Chrome]:
+    """Headless Chromium, started once; a test that needs it is skipped where it is not installed.
+
+    The driver is named, as Selenium would otherwise look for one on the network.
+    """
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium or chromedriver; on Debian: apt-get install chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for option in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{option}")
+    options.add_argument("--disable-background-networking")
+    options.add_argument("--no-first-run")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = Chrome(options, ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(_chromium: Chrome) -> Iterator[Chrome]:
+    """Headless Chromium at an empty page, 1200 px wide; the test fails on a console error."""
+    _chromium.get("about:blank")
+    _chromium.set_window_size(1200, 900)
+    console_errors(_chromium)
+    yield _chromium
+    assert console_errors(_chromium) == []
+
+
+def console_errors(browser: Chrome) -> list[str]:
+    """What the console showed as an error since the last call."""
+    entries = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    return [each["message"] for each in entries if each["level"] == "SEVERE"]
