@@ -1,6 +1,9 @@
 import io
+import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 from stages.common.command_line import UserError
 from stages.common.images import (
     CROPS,
+    FORMATS,
     VIEWS,
     Crop,
     decode,
@@ -19,6 +23,7 @@ from stages.common.images import (
     see,
     view_window,
 )
+from tests.tiny_set import ROOT
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 Pixels = NDArray[np.uint8]
@@ -28,6 +33,12 @@ def encoded(image: Image.Image, kind: str = "PNG", exif: Image.Exif | None = Non
     stream = io.BytesIO()
     image.save(stream, kind, **({} if exif is None else {"exif": exif}))
     return stream.getvalue()
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
 
 
 def bands(*widths: int, height: int) -> Pixels:
@@ -116,16 +127,58 @@ def test_cmyk_becomes_rgb(kind: str) -> None:
     assert np.abs(found - RED).max() <= 3
 
 
-def test_transparency_is_dropped() -> None:
-    image = Image.new("RGBA", (8, 8), (*GREEN, 128))
-    assert (decode(encoded(image), 8, "center") == GREEN).all()
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_what_is_transparent_lies_on_white(kind: str) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 255, 0, 51))
+    found = decode(encoded(image, kind), 8, "center").astype(int)
+    # A fifth of green, four fifths of white.
+    assert np.abs(found - (204, 255, 204)).max() <= 2
+
+
+def test_a_transparent_colour_of_a_palette_is_white() -> None:
+    image = Image.fromarray(bands(4, 4, 0, height=8)).convert("P", palette=Image.Palette.ADAPTIVE)
+    red = image.getpixel((0, 0))
+    stream = io.BytesIO()
+    image.save(stream, "PNG", transparency=red)
+    found = decode(stream.getvalue(), 8, "center")
+    assert (found[:, :4] == 255).all()
+    assert (found[:, 4:] == GREEN).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_become_eight(kind: str) -> None:
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    found = decode(encoded(Image.fromarray(grey), kind), 8, "center")
+    wanted = (grey / 65535 * 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(found, np.repeat(wanted[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_read(kind: str) -> None:
+    found = decode(encoded(Image.new("RGB", (16, 16), BLUE), kind), 8, "center").astype(int)
+    assert np.abs(found - BLUE).max() <= 5
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM"])
+def test_no_other_format_is_opened(kind: str) -> None:
+    """PostScript least of all, which Pillow hands to another program."""
+    with pytest.raises(ValueError, match=r"^not a picture in JPEG, PNG, WEBP, "):
+        decode(encoded(Image.new("RGB", (16, 16)), kind), 8, "center")
+
+
+def test_a_broken_exif_block_is_a_value_error_at_worst() -> None:
+    data = bytearray(encoded(Image.new("RGB", (16, 16), BLUE), "JPEG", turned(6)))
+    start = data.index(b"Exif")
+    for end in range(7, 24):
+        broken = data[: start + 6] + bytes([255] * (end - 6)) + data[start + end :]
+        with suppress(ValueError):
+            assert decode(bytes(broken), 8, "center").shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
 def test_pictures_are_turned_as_their_exif_says(orientation: int, turns: int) -> None:
     """Orientation 6 is shown turned by 90 degrees clockwise, 8 anticlockwise, 3 upside down."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif = turned(orientation)
     pixels = np.full((32, 32, 3), 255, np.uint8)
     pixels[:16, :16] = 0
     found = decode(encoded(Image.fromarray(pixels), "JPEG", exif), 32, "center").astype(int)
@@ -133,8 +186,7 @@ def test_pictures_are_turned_as_their_exif_says(orientation: int, turns: int) ->
 
 
 def test_cropping_follows_turning() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
+    exif = turned(6)
     data = encoded(Image.fromarray(bands(40, 80, 40, height=80)), "JPEG", exif)
     found = decode(data, 16, "center").astype(int)
     assert np.abs(found[2:-2] - GREEN).max() < 10
@@ -199,6 +251,19 @@ def test_a_decompression_bomb_is_a_value_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.raises(ValueError, match="decompression bomb"):
         decode(plain(RED), 8, "center")
+
+
+def test_a_picture_of_a_hundred_million_pixels_warns_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(plain(RED))
+    code = (
+        "import sys; from pathlib import Path; from stages.common.images import Image, decode;"
+        "Image.MAX_IMAGE_PIXELS = 40; decode(Path(sys.argv[1]).read_bytes(), 8, 'center')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "red.png")],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_members_come_with_their_positions_in_the_archives_order(tmp_path: Path) -> None:

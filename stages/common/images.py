@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -18,6 +19,12 @@ Crop = Literal["center", "none"]
 CROPS: tuple[Crop, ...] = ("center", "none")
 
 Pixels = NDArray[np.uint8]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+"""What is read; Pillow knows more, but hands PostScript to another program."""
+
+# Pillow warns of 89 million pixels, which telephones take, and refuses twice as many.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 ZOOM = 0.75
 """Side of the part of a picture that a zoomed view shows, as a share of the picture's side."""
@@ -58,19 +65,33 @@ def see(images: Pixels, view: str) -> Pixels:
     return images[:, :, ::-1] if is_mirrored(view) else images
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB; what is transparent lies on white."""
+    if image.mode.startswith("I;16"):
+        # Pillow would cut off all above 255.
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
 def decode(data: bytes, size: int, crop: Crop) -> Pixels:
-    """Decode one picture to RGB, shape (size, size, 3), uint8.
+    """Decode one picture in one of FORMATS to RGB, shape (size, size, 3), uint8.
 
     `center` takes the largest centred square, `none` squeezes the whole picture. Scaling is
     bilinear with antialiasing. A JPEG that is far larger is decoded at a reduced scale, never below
-    twice the size. Raises ValueError when the data are not a picture that can be read.
+    twice the size. Raises ValueError when the data are not a picture that can be read, or one of
+    more than 178 million pixels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
             file.draft("RGB", (2 * size, 2 * size))
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+            image = to_rgb(ImageOps.exif_transpose(file))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"not a picture in {', '.join(FORMATS)}") from error
+    except Exception as error:  # Pillow raises whatever it stumbles on in a broken file.
+        raise ValueError(str(error) or repr(error)) from error
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
