@@ -3,8 +3,9 @@
     python -m stages.head --set flowers17 --backbone vgg19 --dropout 0.3 --seed 42 --hidden 128 ...
 
 Several backbones joined by `+` give their features side by side. Writes the whole classifier,
-images to probabilities, as `models/SET/BACKBONE/head.keras`, with its class names, its training
-history, and the probabilities of every image in every repeat.
+images to probabilities, as `models/SET/BACKBONE/head.keras`, with its class names, how a picture is
+made ready for it (`input.json`), its training history, and the probabilities of every image in
+every repeat.
 """
 
 from argparse import Namespace
@@ -199,6 +200,9 @@ def main(arguments: Sequence[str]) -> None:
             save_model(classifier_of(names, infos, heads[0], shown), folder / "head.keras")
             write_history(history_path(options.set, options.backbone, "head"), history)
     write_json(folder / "classes.json", list(classes))
+    size = max(info["image_size"] for info in infos)
+    shape = {"set": options.set, "crop": infos[0]["crop"], "image_size": size}
+    write_json(folder / "input.json", shape)
     write_array(folder / "head_weights.npy", np.stack(weights))
     write_array(folder / "head_probabilities.npy", np.stack(probabilities))
 

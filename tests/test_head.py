@@ -104,6 +104,15 @@ def test_history_and_class_names(ran: Stages) -> None:
     assert read_json(ran.folder / MODEL / "classes.json") == list(TINY.class_names)
 
 
+def test_what_a_picture_is_made_ready_by_is_beside_the_model(stages: Stages) -> None:
+    wanted = {"set": "tiny", "crop": "center", "image_size": 32}
+    assert read_json(stages.folder / MODEL / "input.json") == wanted
+    stages.run_features(crop="none", image_size=48)
+    stages.run_head(epochs=0)
+    found = read_json(stages.folder / MODEL / "input.json")
+    assert found == wanted | {"crop": "none", "image_size": 48}
+
+
 def test_enough_epochs_learn_the_colours(stages: Stages) -> None:
     stages.run_head(epochs=15, learning_rate=0.03, dropout=0)
     probabilities = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
