@@ -1,0 +1,198 @@
+"""Say which flowers are on pictures.
+
+    python -m stages.predict models/flowers17/vgg19 rose.jpg holidays/
+
+Takes pictures in JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF; folders are searched to the bottom,
+hidden files left out. Prints the five likeliest classes of each with their probabilities. A file
+that cannot be read is named on stderr and the rest goes on; the exit status is then 1.
+"""
+
+import argparse
+import base64
+import csv
+import io
+import json
+import os
+import sys
+from argparse import Namespace
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+from PIL import Image
+
+from stages.common.classifier import SHOWN, Classifier, Likely, load_classifier
+from stages.common.command_line import UserError, run
+from stages.common.files import replacing
+from stages.common.images import Pixels
+from stages.common.pictures import find_pictures, printable, read_pictures
+from stages.common.progress import progress_bar
+
+BATCH_SIZE = 32
+THUMBNAIL_SIDE = 160
+TEMPLATES = Path(__file__).parent / "common"
+
+
+class Prediction(NamedTuple):
+    """A picture's file, its pixels as the model saw them, and its likeliest classes."""
+
+    path: Path
+    image: Pixels
+    likeliest: list[Likely]
+
+
+Show = Callable[[Iterator[Prediction]], Iterator[Prediction]]
+"""Prints predictions as they come, and hands them on."""
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="models/SET/BACKBONE, or a .keras file in it"
+    )
+    parser.add_argument("pictures", type=Path, metavar="PICTURE_OR_FOLDER", nargs="+")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="print CSV: a row for each picture")
+    form.add_argument("--json", action="store_true", help="print JSON: a list with every picture")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page of the pictures too"
+    )
+    return parser.parse_args(arguments)
+
+
+def predict_all(
+    classifier: Classifier, paths: Sequence[Path], failed: Callable[[Path, ValueError], None]
+) -> Iterator[Prediction]:
+    """Predictions for the files in their order; memory does not grow with their number.
+
+    A file that cannot be read is left out, and `failed` is called.
+    """
+    # Where the table is read as it comes, it is the sign of life.
+    quiet = sys.stdout.isatty() or len(paths) <= BATCH_SIZE
+    with progress_bar(total=len(paths), unit=" pictures", disable=quiet) as bar:
+        for batch, images in read_pictures(
+            paths, classifier.size, classifier.crop, BATCH_SIZE, failed
+        ):
+            found = classifier.likeliest(images)
+            yield from map(Prediction, batch, images, found)
+            bar.update(len(batch))
+
+
+def table(paths: Sequence[Path], class_names: Sequence[str]) -> Show:
+    """Shows a line for each of the likeliest classes, in columns as wide as the longest entry."""
+    wide = max(len(printable(path)) for path in [*paths, Path("picture")])
+    name_wide = max(len(name) for name in [*class_names, "class"])
+
+    def show(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        print(f"{'picture':{wide}}  {'class':{name_wide}}  probability")
+        for each in predictions:
+            name = printable(each.path)
+            for likely in each.likeliest:
+                print(f"{name:{wide}}  {likely.name:{name_wide}}  {likely.probability:11.4f}")
+                name = ""
+            yield each
+
+    return show
+
+
+def comma_separated(classes: int) -> Show:
+    """Shows a row for each picture: its path, then classes and probabilities in turn."""
+    columns = [f"{of}_{rank + 1}" for rank in range(classes) for of in ("class", "probability")]
+
+    def show(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["picture", *columns])
+        for each in predictions:
+            cells = [(likely.name, f"{likely.probability:.6f}") for likely in each.likeliest]
+            writer.writerow([printable(each.path), *(cell for pair in cells for cell in pair)])
+            yield each
+
+    return show
+
+
+def show_json(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    """Show a list of objects, one a line: the picture, and the predictions for it."""
+    before = "[\n"
+    for each in predictions:
+        given = [
+            {"class": likely.name, "probability": round(likely.probability, 6)}
+            for likely in each.likeliest
+        ]
+        print(before + json.dumps({"picture": str(each.path), "predictions": given}), end="")
+        before = ",\n"
+        yield each
+    print("\n]" if before == ",\n" else "[]")
+
+
+def thumbnail(image: Pixels) -> str:
+    """A small JPEG of an image as a data: address."""
+    stream = io.BytesIO()
+    small = Image.fromarray(image)
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.save(stream, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def write_page(path: Path, predictions: Iterator[Prediction], classifier: Classifier) -> None:
+    """Write a page of pictures with their predictions that needs no other file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True
+    )
+    environment.filters |= {"thumbnail": thumbnail, "printable": printable}
+    page = environment.get_template("predict_page.html.j2")
+    # Written as the predictions come, so that memory does not grow with their number.
+    stream = page.stream(classifier=classifier, predictions=predictions, side=THUMBNAIL_SIDE)
+    with replacing(path) as temporary:
+        stream.dump(str(temporary), encoding="utf-8")
+
+
+def predict(options: Namespace) -> None:
+    """Load the model and show what it says of each picture."""
+    paths = find_pictures(options.pictures)
+    if not paths:
+        folders = ", ".join(map(str, options.pictures))
+        raise UserError(f"no pictures in {folders}; name files, or a folder that holds some")
+    print(f"loading {options.model}", file=sys.stderr)
+    classifier = load_classifier(options.model)
+    print(classifier.description, file=sys.stderr)
+    broken = []
+
+    def failed(path: Path, error: ValueError) -> None:
+        broken.append(path)
+        print(f"{printable(path)} cannot be read: {error}", file=sys.stderr)
+
+    show = table(paths, classifier.class_names)
+    if options.csv:
+        show = comma_separated(min(SHOWN, len(classifier.class_names)))
+    elif options.json:
+        show = show_json
+    predictions = show(predict_all(classifier, paths, failed))
+    if options.html:
+        write_page(options.html, predictions, classifier)
+    deque(predictions, maxlen=0)
+    if broken:
+        raise UserError(f"{len(broken)} of {len(paths)} files could not be read; see above")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options and predict; end quietly when interrupted, or when nobody reads on."""
+    options = parse(arguments)
+    try:
+        predict(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run(main)
