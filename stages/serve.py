@@ -13,6 +13,7 @@ as a phone with its camera.
 
 import argparse
 import asyncio
+import logging
 import socket
 import sys
 from argparse import Namespace
@@ -244,6 +245,8 @@ def listen(host: str, port: int) -> socket.socket:
 def main(arguments: Sequence[str]) -> None:
     """Parse the options, load the model, and serve until interrupted."""
     options = parse(arguments)
+    # What is wrong with a form is said in the answer.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     try:
         with listen(options.host, options.port) as listener:
             print(f"loading {options.model}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Sample pictures of the classes of a set, out of its archive."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from stages.common.images import Pixels, decode, read_members
 from stages.common.sets import SETS
 from stages.common.splits import SplitTable, read_split
 
-SAMPLES, SIDE, GAP = 4, 144, 8
-"""Pictures of each class, their side, and the white between them, in pixels."""
+SAMPLES, SIDE = 4, 144
+"""Pictures of each class, and their side in pixels."""
 
 
 def find_samples(set_name: str) -> tuple[Path, Path] | None:
@@ -25,16 +25,16 @@ def find_samples(set_name: str) -> tuple[Path, Path] | None:
 
 
 def choose_samples(table: SplitTable, class_names: Sequence[str]) -> dict[str, list[str]]:
-    """Names of each class's first SAMPLES images of train, on which nothing was scored."""
-    return {
-        name: [
-            table.images[row]
-            for row in np.flatnonzero((table.parts[0] == "train") & (table.labels == label))[
-                :SAMPLES
-            ]
-        ]
-        for label, name in enumerate(class_names)
-    }
+    """Names of each class's first SAMPLES images of train, on which nothing was scored.
+
+    Of a group of duplicates there is one at most.
+    """
+    chosen = {}
+    for label, name in enumerate(class_names):
+        rows = np.flatnonzero((table.parts[0] == "train") & (table.labels == label))
+        _, firsts = np.unique(table.groups[rows], return_index=True)
+        chosen[name] = [table.images[row] for row in rows[np.sort(firsts)[:SAMPLES]]]
+    return chosen
 
 
 def read_samples(archive: Path, split: Path, class_names: Sequence[str]) -> dict[str, bytes]:
@@ -48,14 +48,15 @@ def read_samples(archive: Path, split: Path, class_names: Sequence[str]) -> dict
         wanted[position]: decode(data, SIDE, "center")
         for position, data in read_members(archive, wanted)
     }
-    return {name: side_by_side(images, found) for name, images in samples.items() if images}
+    return {
+        name: side_by_side([found[image] for image in images])
+        for name, images in samples.items()
+        if images
+    }
 
 
-def side_by_side(names: Sequence[str], images: Mapping[str, Pixels]) -> bytes:
-    """A JPEG of images (SIDE, SIDE, 3), GAP pixels of white between them."""
-    strip = Image.new("RGB", (len(names) * (SIDE + GAP) - GAP, SIDE), "white")
-    for place, name in enumerate(names):
-        strip.paste(Image.fromarray(images[name]), (place * (SIDE + GAP), 0))
+def side_by_side(images: Sequence[Pixels]) -> bytes:
+    """A JPEG of images of one height."""
     stream = io.BytesIO()
-    strip.save(stream, "JPEG", quality=85)
+    Image.fromarray(np.concatenate(images, axis=1)).save(stream, "JPEG", quality=85)
     return stream.getvalue()

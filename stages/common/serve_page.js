@@ -30,7 +30,7 @@ function row(prediction) {
   if (prediction.samples) {
     const samples = make("img", "");
     samples.alt = `Pictures of ${prediction.class} that the model learned from`;
-    samples.width = 600;
+    samples.width = 576;
     samples.height = 144;
     samples.addEventListener("error", () => samples.remove());
     samples.src = prediction.samples;
