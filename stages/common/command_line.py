@@ -13,12 +13,19 @@ class UserError(Exception):
 class Parser(argparse.ArgumentParser):
     """An argument parser that takes whole option names only and whose errors are one line."""
 
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, allow_abbrev=False)
+    def __init__(
+        self, description: str | None, remedy: str = "the values come from params.yaml"
+    ) -> None:
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.remedy = remedy
 
     def error(self, message: str) -> NoReturn:
         """Raise `message` as a UserError in place of printing the usage."""
-        raise UserError(f"{message} (the values come from params.yaml)")
+        raise UserError(f"{message} ({self.remedy})")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
