@@ -1,6 +1,6 @@
 # `make help` lists what can be made. Everything works in .venv, which is set up when it is missing.
 
-.PHONY: help setup hub demo test slow lint requirements
+.PHONY: help setup hub onnx demo test slow lint requirements
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -13,6 +13,9 @@ setup: .venv/installed  ## install the pinned requirements into .venv, and nothi
 
 hub: setup  ## add KerasHub's networks to .venv: 57 MB to download, 204 MB on disk
 	@sh scripts/setup.sh hub
+
+onnx: setup  ## add what exports to ONNX to .venv: 36 MB to download, 120 MB on disk
+	@sh scripts/setup.sh onnx
 
 demo: setup  ## make a flower classifier from drawn flowers: no download, about two minutes
 	@.venv/bin/python -m scripts.demo
@@ -32,6 +35,9 @@ requirements: setup  ## pin the newest versions that pyproject.toml allows (need
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements.txt
-	uv pip compile pyproject.toml --extra dev --extra hub --constraint requirements.txt --universal \
-		--python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-header --no-annotate --quiet | grep -vxFf requirements.txt > requirements-hub.txt
+	for extra in hub onnx; do \
+		uv pip compile pyproject.toml --extra dev --extra $$extra --constraint requirements.txt \
+			--universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+			--no-emit-find-links --no-header --no-annotate --quiet \
+			| grep -vxFf requirements.txt > requirements-$$extra.txt || exit; \
+	done

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make .venv anew with the pinned, hashed requirements: by uv where it is installed, else by venv
 # and pip. PYTHON names the interpreter; without it, the first fitting one on the PATH is taken.
-# `setup.sh hub` adds the optional KerasHub to the .venv that is there.
+# `setup.sh hub` adds the optional KerasHub to the .venv that is there, `setup.sh onnx` ONNX.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,9 +13,9 @@ install() {
     fi
 }
 
-if [ "${1:-}" = hub ]; then
+if [ -n "${1:-}" ]; then
     # Both files, as what the first one pins is needed by the second one's packages.
-    install -r requirements.txt -r requirements-hub.txt
+    install -r requirements.txt -r "requirements-$1.txt"
     exit
 fi
 

@@ -14,8 +14,8 @@ from tests.tiny_set import ROOT, default_parameters
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
-# What users run on a model; nothing in the pipeline depends on what they give.
-TOOLS = {"predict", "serve"}
+TOOLS = {"export", "predict", "serve"}
+"""Scripts for using what the pipeline made; they are no part of it, so dvc.yaml leaves them out."""
 TENSORFLOW_STAGES = {"weights", "features", "prefix", "head", "finetune"}
 
 
@@ -67,7 +67,7 @@ def test_a_stage_is_a_script_of_its_name_and_says_what_it_does(name: str) -> Non
 
 def test_every_script_is_a_stage_or_a_tool() -> None:
     scripts = {path.stem for path in (ROOT / "stages").glob("*.py")}
-    assert scripts == set(STAGES) - {"fusion"} | TOOLS
+    assert scripts == (set(STAGES) - {"fusion"}) | TOOLS
 
 
 @pytest.mark.parametrize("name", set(STAGES) - {"fusion"})
@@ -138,7 +138,9 @@ def test_dvc_reads_the_default_matrix() -> None:
     assert "evaluate@flowers17-vgg19" in names
 
 
-@pytest.mark.parametrize(("name", "least"), [("requirements", 100), ("requirements-hub", 5)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("requirements", 100), ("requirements-hub", 5), ("requirements-onnx", 3)]
+)
 def test_requirements_are_pinned_and_hashed_and_name_no_index(name: str, least: int) -> None:
     text = (ROOT / f"{name}.txt").read_text("utf-8")
     assert "://" not in text
@@ -149,19 +151,23 @@ def test_requirements_are_pinned_and_hashed_and_name_no_index(name: str, least: 
         assert "--hash=sha256:" in block
 
 
-def test_the_extra_is_pinned_apart_from_what_everyone_installs() -> None:
-    usual, extra = (
+@pytest.mark.parametrize(
+    ("extra", "among"),
+    [("hub", {"keras-hub", "tensorflow-text"}), ("onnx", {"onnx", "onnxruntime", "tf2onnx"})],
+)
+def test_an_extra_is_pinned_apart_from_what_everyone_installs(extra: str, among: set[str]) -> None:
+    usual, further = (
         set(re.findall(r"(?m)^([a-z0-9._-]+)==", (ROOT / name).read_text("utf-8")))
-        for name in ("requirements.txt", "requirements-hub.txt")
+        for name in ("requirements.txt", f"requirements-{extra}.txt")
     )
-    assert {"keras-hub", "tensorflow-text"} <= extra
-    assert extra.isdisjoint(usual)
+    assert among <= further
+    assert further.isdisjoint(usual)
 
 
 def test_every_dependency_is_pinned_and_explained() -> None:
     project = (ROOT / "pyproject.toml").read_text("utf-8").split("[build-system]")[0]
     names = re.findall(r'"([A-Za-z0-9-]+)(?:[><=]|")', project.split("dependencies", 1)[1])
-    files = ("requirements.txt", "requirements-hub.txt")
+    files = ("requirements.txt", "requirements-hub.txt", "requirements-onnx.txt")
     pinned = "\n".join((ROOT / name).read_text("utf-8").lower() for name in files)
     readme = (ROOT / "README.md").read_text("utf-8").lower()
     assert len(names) > 10

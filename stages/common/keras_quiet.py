@@ -7,21 +7,32 @@ stderr is turned away while it is imported.
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-sys.stderr.flush()
-_stderr = os.dup(2)
-with tempfile.TemporaryFile() as _log:
-    os.dup2(_log.fileno(), 2)
-    try:
-        import keras
-        import tensorflow
-    finally:
-        os.dup2(_stderr, 2)
-        os.close(_stderr)
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Turn away what is written to stderr, by C++ code too, while the block runs."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+with quiet_stderr():
+    import keras
+    import tensorflow
 
 tensorflow.get_logger().setLevel("ERROR")
 
-__all__ = ["keras", "tensorflow"]
+__all__ = ["keras", "quiet_stderr", "tensorflow"]
