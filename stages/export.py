@@ -230,7 +230,7 @@ def export(source: Path, output: Path, name: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the options and export."""
-    parser = Parser(__doc__, "see `python -m stages.export --help`")
+    parser = Parser(__doc__, "(see `python -m stages.export --help`)")
     parser.add_argument("model", type=Path, help="a .keras file, or a folder models/SET/BACKBONE")
     parser.add_argument("--format", type=one_of([*FORMATS], "format"), required=True)
     parser.add_argument("--output", type=Path, help="default: beside the model")

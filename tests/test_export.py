@@ -104,6 +104,11 @@ def test_a_converter_that_fails_is_one_line(folder: Path, monkeypatch: pytest.Mo
     assert listing(folder) == before
 
 
+def test_a_wrong_option_names_the_help_and_not_params_yaml(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"no format 'tfl'; .* \(see `python -m stages\.export --h"):
+        main([str(folder), "--format", "tfl"])
+
+
 def test_without_onnx_one_line_says_how_to_get_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,8 +120,7 @@ def test_without_onnx_one_line_says_how_to_get_it(
 def test_the_agreement_by_hand() -> None:
     original = np.array([[0.6, 0.4], [0.5, 0.5], [0.1, 0.9], [0.2, 0.8]], np.float32)
     exported = np.array([[0.6, 0.4], [0.4, 0.6], [0.1, 0.9], [0.2, 0.8]], np.float32)
-    difference, same = agreement(original, exported)
-    assert (difference, same) == (pytest.approx(0.1), 0.75)
+    assert agreement(original, exported) == pytest.approx((0.1, 0.75))
 
 
 @pytest.mark.parametrize(

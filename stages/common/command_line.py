@@ -14,7 +14,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that takes whole option names only and whose errors are one line."""
 
     def __init__(
-        self, description: str | None, remedy: str = "the values come from params.yaml"
+        self, description: str | None, remedy: str = "(the values come from params.yaml)"
     ) -> None:
         super().__init__(
             description=description,
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise `message` as a UserError in place of printing the usage."""
-        raise UserError(f"{message} ({self.remedy})")
+        raise UserError(f"{message} {self.remedy}")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
