@@ -2,9 +2,9 @@
 
     python -m stages.evaluate --set flowers17 --backbone vgg19 --protocol stratified
 
-Writes `metrics/SET/BACKBONE.json` and the tables behind the plots and the report. The scores are
-means over the repeats; the comparison of the models, the number of images and the tables are those
-of the first one.
+Writes `metrics/SET/BACKBONE.json`, the tables behind the plots and the report, and the model card
+`models/SET/BACKBONE/README.md`. The scores are means over the repeats; the comparison of the
+models, the number of images and the tables are those of the first one.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.common.command_line import Parser, run
-from stages.common.files import read_json, write_csv, write_json
+from stages.common.files import read_json, replacing, write_csv, write_json
+from stages.common.model_card import write_card
 from stages.common.scores import (
     all_scores,
     confusion,
@@ -159,7 +160,13 @@ def main(arguments: Sequence[str]) -> None:
         class_rows(truth, predicted, classes),
     )
     summary = info | {"protocol": options.protocol, "part": part, "classes": classes}
-    write_json(Path(f"metrics/summary/{run_name}.json"), summary | {"metrics": metrics})
+    summary |= {"metrics": metrics}
+    write_json(Path(f"metrics/summary/{run_name}.json"), summary)
+    counts = confusion(predicted[-1], truth, len(classes))
+    sizes = {name: int((table.parts[0] == name).sum()) for name in ("train", "val", part)}
+    with replacing(models / "README.md") as temporary:
+        card = write_card(summary, sizes, recall(counts).tolist(), counts.sum(axis=1).tolist())
+        temporary.write_text(card, "utf-8")
     write_json(Path(f"metrics/{options.set}/{options.backbone}.json"), metrics)
 
 

@@ -122,6 +122,23 @@ def test_a_second_run_gives_the_same_bytes(stages: Stages) -> None:
     assert (stages.folder / METRICS).read_bytes() == before
 
 
+def test_the_model_card_says_what_was_scored(stages: Stages) -> None:
+    """Of images 25 to 29, of the classes 1, 2, 0, 1, 2, the fine-tuned model has three wrong."""
+    write_parts(stages, ["train"] * 10 + ["val"] * 15 + ["test"] * 5)
+    write_probabilities(stages, "head", {26})
+    write_probabilities(stages, "finetuned", {25, 28, 29})
+    stages.run_evaluate(protocol="official")
+    card = stages.folder / "models/tiny/demo_backbone/README.md"
+    text = card.read_text("utf-8")
+    assert "On 5 images of the part `test` of the protocol `official`" in text
+    assert "10 images of train, 15 images of val, 5 images of test." in text
+    assert "| accuracy | 0.8000 (" in text
+    assert "- green: 0% of 2\n- blue's: 50% of 2\n\n" in text
+    before = card.read_bytes()
+    stages.run_evaluate(protocol="official")
+    assert card.read_bytes() == before
+
+
 def test_the_metrics_follow_from_the_predictions(ran: Stages) -> None:
     for name in ("head", "finetuned"):
         rows = read_csv(ran.folder / f"metrics/predictions/tiny-demo_backbone-{name}.csv")

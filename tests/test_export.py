@@ -64,7 +64,8 @@ def test_without_the_archive_or_split_it_is_checked_on_drawn_flowers(
     (stages.folder / lost).unlink()
     images, description = export.pictures_for(stages.folder / MODEL / "head.keras", 32)
     assert description.startswith("4 drawn flowers")
-    assert (images.shape, images.dtype) == ((4, 32, 32, 3), np.uint8)
+    assert images.shape == (4, 32, 32, 3)
+    assert images.dtype == np.uint8
     assert len(np.unique(images, axis=0)) == 4
 
 
