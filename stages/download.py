@@ -23,6 +23,7 @@ from stages.common.demo_flowers import write_demo_set
 from stages.common.fetch import PAUSES, fetch
 from stages.common.files import digest, replacing, sha256, write_json
 from stages.common.mirror import find_in_mirror
+from stages.common.progress import progress_bar
 from stages.common.sets import SETS, ImageSet, SourceFile
 
 
@@ -103,7 +104,10 @@ def check_archive(path: Path, names: Sequence[str]) -> None:
     remedy = "put the whole archive in its place and run again"
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-            counts = Counter(member.name for member in archive if member.isfile())
+            members = progress_bar(
+                archive, desc="checking", total=len(names), unit=" files", delay=2
+            )
+            counts = Counter(member.name for member in members if member.isfile())
             while stream.read(1 << 20):
                 pass
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,17 @@ def test_what_is_held_out_is_not_learned_from() -> None:
     wrong = (features, (labels + 1) % 3)
     assert choose_strength(choosing, wrong, [0.001, 1], 3) == 0.001
     assert choose_strength(choosing, (features, labels), [0.001, 1], 3) == 1
+
+
+def test_each_fit_says_which_it_is_and_how_long_it_took(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    features = np.random.default_rng(0).random((6, 2, 4)).astype(np.float32)
+    fit_logistic(features, np.arange(6) % 3, [0.1, 1], 3)
+    first, took, second, _ = capsys.readouterr().out.splitlines()
+    assert first == "strength 0.1, 1 of 2: fitting 12 rows of 4 features, 3 classes"
+    assert re.fullmatch(r"[1-9]\d* steps in \d+\.\d s", took)
+    assert second.startswith("strength 1, 2 of 2")
 
 
 def test_of_one_strength_there_is_no_choice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ stderr is turned away while it is imported.
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,5 +35,7 @@ with quiet_stderr():
     import tensorflow
 
 tensorflow.get_logger().setLevel("ERROR")
+# MobileNets have weights of several sizes and say so; those of their own size are wanted.
+warnings.filterwarnings("ignore", "`input_shape` is undefined or non-square", UserWarning)
 
 __all__ = ["keras", "quiet_stderr", "tensorflow"]

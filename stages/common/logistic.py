@@ -6,6 +6,7 @@ models transfer better?" (2019), appendix A.6, and Oquab et al., "DINOv2" (2023)
 """
 
 from collections.abc import Sequence
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +37,16 @@ def fit_logistic(
     rows = features.reshape(-1, features.shape[2])
     every_view = np.repeat(labels, features.shape[1])
     found = []
-    for strength in strengths:
+    for number, strength in enumerate(strengths, 1):
+        print(
+            f"strength {strength:g}, {number} of {len(strengths)}: fitting {len(rows)} rows of "
+            f"{rows.shape[1]} features, {classes} classes",
+            flush=True,
+        )
         model.C = strength
+        start = perf_counter()
         model.fit(rows, every_view)
+        print(f"{model.n_iter_.max()} steps in {perf_counter() - start:.1f} s", flush=True)
         found.append(_all_classes(model, classes))
     return found
 

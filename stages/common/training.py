@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from stages.common.batches import Batches, Values
 from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import Parser, UserError, number, one_of
+from stages.common.epoch_progress import EpochProgress
 from stages.common.keras_quiet import keras, tensorflow
+from stages.common.progress import progress_bar
 from stages.common.results import HISTORY_COLUMNS, History
 from stages.common.splits import Rows
 
@@ -168,7 +170,10 @@ def fit(
         metrics=["accuracy"],
         jit_compile=False,
     )
-    callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=lambda part, _: batches.start(part))]
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_begin=lambda part, _: batches.start(part)),
+        EpochProgress(),
+    ]
     done, past = 0, {name: list[float]() for name in HISTORY_COLUMNS}
     if checkpoints:
         keeper = Checkpoints(checkpoints)
@@ -189,7 +194,7 @@ def fit(
         epochs=reports or planned,
         shuffle=False,
         callbacks=callbacks,
-        verbose=2,
+        verbose=0,
     ).history
     missing = [float("nan")] * len(history.get("loss", []))
     return {name: past[name] + history.get(name, missing) for name in HISTORY_COLUMNS}
@@ -246,8 +251,10 @@ def predict(
 ) -> NDArray[np.float32]:
     """Probabilities of every image, (images, classes), averaged over its first `views` views."""
     blocks = []
-    for start in range(0, len(values), batch_size):
-        block = values[start : start + batch_size, :views].astype(np.float32)
-        flat = predict_batch(block.reshape(-1, *block.shape[2:]))
-        blocks.append(flat.reshape(len(block), views, -1).mean(axis=1))
+    with progress_bar(total=len(values), desc="predicting", unit=" images", delay=2) as bar:
+        for start in range(0, len(values), batch_size):
+            block = values[start : start + batch_size, :views].astype(np.float32)
+            flat = predict_batch(block.reshape(-1, *block.shape[2:]))
+            blocks.append(flat.reshape(len(block), views, -1).mean(axis=1))
+            bar.update(len(block))
     return np.asarray(np.concatenate(blocks), np.float32)
