@@ -113,3 +113,15 @@ def test_an_unknown_backbone_is_named_in_one_line() -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: argument --backbone: no backbone 'vgg20'; there are: ")
     assert all(name in line for name in BACKBONES)
+
+
+def test_mobilenet_does_not_warn_of_its_own_size() -> None:
+    """Keras warns wherever it is not told the shape, though the default one is wanted."""
+    code = (
+        "import sys, warnings, stages.common.keras_quiet\n"
+        "warnings.warn('`input_shape` is undefined or non-square, or `rows` is not in [128]')\n"
+        "warnings.warn('something else')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "input_shape" not in done.stderr
+    assert "something else" in done.stderr
