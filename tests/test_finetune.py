@@ -127,7 +127,7 @@ def test_checkpoints_of_other_parameters_are_not_used(stages: Stages) -> None:
 def test_crops_train_the_whole_network_from_pixels(
     stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, sides = [], []
+    seen, sides = [], list[int]()
 
     def watching(model: keras.Model, values: NDArray[Any], *rest: Any) -> Any:
         pictures = values[:4, 0].astype(np.float32)
