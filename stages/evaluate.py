@@ -24,11 +24,13 @@ from stages.common.scores import (
     mean_scores,
     precision,
     recall,
+    reliability,
 )
 from stages.common.splits import SplitTable, read_split
 
 MODELS = ("head", "finetuned")
 PREDICTION_COLUMNS = ("image", "truth", "prediction", "probability", "truth_probability")
+RELIABILITY_COLUMNS = ("confidence", "accuracy", "images")
 
 
 def prediction_rows(
@@ -48,7 +50,10 @@ def prediction_rows(
 def class_rows(
     truth: NDArray[np.int64], predicted: Sequence[NDArray[np.int64]], classes: Sequence[str]
 ) -> list[list[Any]]:
-    """One row for each class: name, images, and recall and precision by each model, or empty."""
+    """One row for each class: name, images, and recall and precision by each model, or empty.
+
+    Last comes the last model's recall once more, for a plot that asks for no model.
+    """
     images = np.bincount(truth, minlength=len(classes))
     columns: list[Sequence[Any]] = [classes, images.tolist()]
     for each in predicted:
@@ -57,7 +62,18 @@ def class_rows(
             ["" if np.isnan(score) else f"{score:.6f}" for score in scores]
             for scores in (recall(counts), precision(counts))
         ]
+    columns.append(columns[-2])
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def reliability_rows(
+    probabilities: NDArray[np.float32], truth: NDArray[np.int64]
+) -> list[list[str]]:
+    """One row of RELIABILITY_COLUMNS for each bin of confidence that holds an image."""
+    return [
+        [f"{confidence:.6f}", f"{accuracy:.6f}", str(images)]
+        for confidence, accuracy, images in zip(*reliability(probabilities, truth), strict=True)
+    ]
 
 
 def score_model(probabilities: NDArray[np.float32], table: SplitTable) -> dict[str, float]:
@@ -153,10 +169,16 @@ def main(arguments: Sequence[str]) -> None:
             PREDICTION_COLUMNS,
             prediction_rows(images, truth, each, classes),
         )
+        write_csv(
+            Path(f"metrics/reliability/{run_name}-{name}.csv"),
+            RELIABILITY_COLUMNS,
+            reliability_rows(each, truth),
+        )
     write_csv(
         Path(f"metrics/classes/{run_name}.csv"),
         ["class", "images"]
-        + [f"{name}_{kind}" for name in given for kind in ("recall", "precision")],
+        + [f"{name}_{kind}" for name in given for kind in ("recall", "precision")]
+        + ["recall"],
         class_rows(truth, predicted, classes),
     )
     summary = info | {"protocol": options.protocol, "part": part, "classes": classes}

@@ -17,6 +17,7 @@ from stages.common.scores import (
     mean_scores,
     precision,
     recall,
+    reliability,
     top_accuracy,
     wilson_interval,
 )
@@ -121,6 +122,15 @@ def test_calibration_error_by_hand() -> None:
     0.0333, 0.04 in all.
     """
     assert calibration_error(PROBABILITIES, TRUTH, bins=2) == pytest.approx(0.04)
+
+
+def test_reliability_by_hand() -> None:
+    """The two bins of the test above; of ten bins, those without an image are left out."""
+    each = reliability(PROBABILITIES, TRUTH, bins=2)
+    assert each.confidence == pytest.approx([0.45, 0.7])
+    assert each.accuracy == pytest.approx([1 / 2, 2 / 3])
+    assert each.images.tolist() == [2, 3]
+    assert reliability(PROBABILITIES, TRUTH, bins=10).images.tolist() == [1, 1, 1, 1, 1]
 
 
 def test_calibration_error_in_one_bin_is_confidence_against_accuracy() -> None:

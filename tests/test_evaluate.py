@@ -6,7 +6,7 @@ import pytest
 from stages.common.files import read_csv, read_json, write_csv
 from stages.common.scores import wilson_interval
 from stages.common.splits import part_columns
-from stages.evaluate import class_rows, prediction_rows
+from stages.evaluate import class_rows, prediction_rows, reliability_rows
 from tests.tiny_set import Stages
 
 METRICS = "metrics/tiny/demo_backbone.json"
@@ -25,10 +25,30 @@ def test_class_rows_leave_empty_what_is_undefined() -> None:
     truth = np.array([0, 0, 1])
     rows = class_rows(truth, [np.array([0, 1, 1]), np.array([0, 0, 0])], ["x", "y", "z"])
     assert rows == [
-        ["x", 2, "0.500000", "1.000000", "1.000000", "0.666667"],
-        ["y", 1, "1.000000", "0.500000", "0.000000", ""],
-        ["z", 0, "", "", "", ""],
+        ["x", 2, "0.500000", "1.000000", "1.000000", "0.666667", "1.000000"],
+        ["y", 1, "1.000000", "0.500000", "0.000000", "", "0.000000"],
+        ["z", 0, "", "", "", "", ""],
     ]
+
+
+def test_reliability_rows_have_the_bins_that_hold_an_image() -> None:
+    probabilities = np.array([[0.7, 0.3], [0.72, 0.28], [0.05, 0.95]], np.float32)
+    assert reliability_rows(probabilities, np.array([0, 1, 1])) == [
+        ["0.710000", "0.500000", "2"],
+        ["0.950000", "1.000000", "1"],
+    ]
+
+
+def test_the_table_of_reliability_is_of_every_image(ran: Stages) -> None:
+    for name in ("head", "finetuned"):
+        rows = read_csv(ran.folder / f"metrics/reliability/tiny-demo_backbone-{name}.csv")
+        scores = read_json(ran.folder / METRICS)[name]
+        assert sum(int(row["images"]) for row in rows) == scores["images"]
+        error = sum(
+            int(row["images"]) * abs(float(row["accuracy"]) - float(row["confidence"]))
+            for row in rows
+        )
+        assert error / scores["images"] == pytest.approx(scores["calibration_error"], abs=1e-5)
 
 
 def test_the_metrics_file(ran: Stages) -> None:
@@ -113,7 +133,7 @@ def test_a_head_alone_is_scored(stages: Stages) -> None:
     stages.run_evaluate()
     assert read_json(stages.folder / METRICS) == {"head": before["head"]}
     columns = read_csv(stages.folder / "metrics/classes/tiny-demo_backbone.csv")[0]
-    assert list(columns) == ["class", "images", "head_recall", "head_precision"]
+    assert list(columns) == ["class", "images", "head_recall", "head_precision", "recall"]
 
 
 def test_a_second_run_gives_the_same_bytes(stages: Stages) -> None:

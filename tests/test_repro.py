@@ -259,9 +259,11 @@ def test_an_experiment_elsewhere_finds_a_relative_mirror(
 def test_graph_plots_and_status(clone: Clone) -> None:
     graph = clone("dvc", "dag")
     assert f"evaluate@{RUN}" in graph
-    clone("dvc", "plots", "show")
+    shown = clone.try_("dvc", "plots", "show")
+    assert (shown.returncode, shown.stderr) == (0, "")
     page = (clone.folder / "dvc_plots/index.html").read_text()
-    for words in ("Training and validation", "Confusion matrix", "Share of each class"):
+    titles = ("Training and validation", "Confusion matrix", "Share of each class", "Reliability")
+    for words in titles:
         assert words in page
     shutil.rmtree(clone.folder / "dvc_plots")
     assert "up to date" in clone("dvc", "status")

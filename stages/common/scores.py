@@ -65,18 +65,41 @@ def log_loss(probabilities: Probabilities, truth: Labels) -> float:
     return float(-np.mean(np.log(np.maximum(own, np.finfo(np.float32).eps))))
 
 
-def calibration_error(probabilities: Probabilities, truth: Labels, bins: int = 15) -> float:
-    """Expected calibration error: how far confidence and accuracy lie apart, 0 to 1.
+class Reliability(NamedTuple):
+    """How often a model is right that says so: an entry for each bin that holds an image."""
 
-    Images are put into `bins` bins of equal width by their highest probability; the bins'
-    differences between mean confidence and accuracy are averaged, weighted by images.
-    Guo et al., "On calibration of modern neural networks" (2017), equation 3.
+    confidence: NDArray[np.float64]
+    """Mean of the highest probabilities, 0 to 1."""
+    accuracy: NDArray[np.float64]
+    images: NDArray[np.int64]
+
+
+def reliability(probabilities: Probabilities, truth: Labels, bins: int = 15) -> Reliability:
+    """Confidence and accuracy in `bins` bins of equal width by the highest probability.
+
+    What the reliability diagrams of Guo et al., "On calibration of modern neural networks" (2017),
+    section 2, show.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == truth
     number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(number, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(truth))
+    images = np.bincount(number, minlength=bins)
+    used = images > 0
+    means = [
+        np.bincount(number, weights=each, minlength=bins)[used] / images[used]
+        for each in (confidence, right)
+    ]
+    return Reliability(means[0], means[1], images[used])
+
+
+def calibration_error(probabilities: Probabilities, truth: Labels, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence and accuracy lie apart, 0 to 1.
+
+    The differences in the bins of `reliability`, averaged with their images as weights.
+    Guo et al. (2017), equation 3.
+    """
+    each = reliability(probabilities, truth, bins)
+    return float(np.average(np.abs(each.accuracy - each.confidence), weights=each.images))
 
 
 def wilson_interval(right: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
