@@ -18,7 +18,16 @@ from stages.common.command_line import Parser, UserError, run
 from stages.common.files import read_csv, read_json, replacing
 from stages.common.images import decode, read_members
 from stages.common.progress import progress_bar
-from stages.common.report_charts import Chart, HeatMap, heat_map, line_chart
+from stages.common.report_charts import (
+    Chart,
+    HeatMap,
+    IntervalChart,
+    ReliabilityDiagram,
+    heat_map,
+    interval_chart,
+    line_chart,
+    reliability_diagram,
+)
 from stages.common.report_duplicates import DuplicateGroup, parse_duplicates
 from stages.common.report_tables import (
     MODELS,
@@ -28,21 +37,25 @@ from stages.common.report_tables import (
     Prediction,
     Result,
     compare_models,
+    compare_with_best,
     confident_mistakes,
     count_confusions,
     describe_comparison,
+    find_confusions,
     find_reservations,
     flatten,
     group_parameters,
     group_reservations,
-    most_confused,
+    most_uncertain,
     parse_classes,
     parse_predictions,
+    parse_reliability,
+    sample_classes,
     sample_right,
 )
 from stages.common.sets import SETS
 
-PICTURE_SIDE = 240
+PICTURE_SIDE, THUMB_SIDE = 240, 96
 TEMPLATES = Path(__file__).parent / "common"
 
 
@@ -52,8 +65,11 @@ class ModelView:
 
     title: str
     charts: list[tuple[str, Chart]]
-    confusions: HeatMap
-    most_confused: list[Confusion]
+    reliability: ReliabilityDiagram
+    matrix: HeatMap
+    confusions: list[Confusion]
+    accuracy: tuple[float, float, float]
+    """The figure, and the bounds of its interval."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +83,12 @@ class RunView:
     reservations: list[tuple[str, str]]
     models: list[ModelView]
     class_rows: list[ClassRow]
+    predictions: list[Prediction]
+    """Of the last model, as what follows."""
+    class_samples: dict[str, list[Prediction]]
     right: list[Prediction]
     mistakes: list[Prediction]
+    uncertain: list[Prediction]
     files: Mapping[str, Mapping[str, Any]]
     provenance: list[tuple[str, str]]
 
@@ -79,8 +99,22 @@ class RunView:
 
     @property
     def samples(self) -> list[str]:
-        """The images that are shown."""
-        return [each.image for each in self.right + self.mistakes]
+        """The images that are shown large."""
+        return [each.image for each in self.right + self.mistakes + self.uncertain]
+
+    @property
+    def thumbs(self) -> list[str]:
+        """The images that are shown small."""
+        return [each.image for samples in self.class_samples.values() for each in samples]
+
+
+@dataclass(frozen=True)
+class SetView:
+    """What the page shows of all the runs of a set together."""
+
+    name: str
+    accuracies: IntervalChart
+    comparisons: list[str]
 
 
 @contextmanager
@@ -148,6 +182,10 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
         results = compare_models(summary["metrics"])
         comparison = describe_comparison(summary["metrics"])
         names = [model for model in MODELS if model in summary["metrics"]]
+        accuracies = {
+            name: tuple(summary["metrics"][name][f"accuracy{end}"] for end in ("", "_low", "_high"))
+            for name in names
+        }
         reservations = find_reservations(summary)
         files = dict(sorted(summary["images"]["files"].items()))
         images = {
@@ -165,8 +203,18 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
         with reading(metrics / "predictions" / f"{name}-{model}.csv") as path:
             predictions = parse_predictions(read_csv(path))
             matrix = count_confusions(predictions, classes)
-        pairs = most_confused(matrix, classes)
-        models.append(ModelView(MODELS[model], charts, heat_map(matrix, classes), pairs))
+        with reading(metrics / "reliability" / f"{name}-{model}.csv") as path:
+            diagram = reliability_diagram(parse_reliability(read_csv(path)))
+        models.append(
+            ModelView(
+                MODELS[model],
+                charts,
+                diagram,
+                heat_map(matrix, classes),
+                find_confusions(matrix, classes),
+                accuracies[model],
+            )
+        )
     return RunView(
         set_name,
         backbone,
@@ -175,11 +223,23 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
         reservations,
         models,
         class_rows,
+        predictions,
+        sample_classes(predictions),
         sample_right(predictions),
         confident_mistakes(predictions),
+        most_uncertain(predictions),
         files,
         provenance,
     )
+
+
+def view_set(name: str, runs: Sequence[RunView]) -> SetView:
+    """What the runs of one set come to, side by side."""
+    accuracies = [
+        (f"{run.backbone}, {model.title}", *model.accuracy) for run in runs for model in run.models
+    ]
+    last = {f"{run.backbone}, {run.models[-1].title}": run.predictions for run in runs}
+    return SetView(name, interval_chart(accuracies), compare_with_best(last))
 
 
 def read_duplicates(path: Path) -> list[DuplicateGroup]:
@@ -196,13 +256,21 @@ def picture_name(set_name: str, image: str) -> str:
     return f"pictures/{set_name}-{PurePosixPath(image).stem}.jpg"
 
 
-def write_pictures(raw: Path, set_name: str, images: Iterable[str], folder: Path) -> None:
-    """Write the set's `images` into the report's `folder`, small and square.
+def thumb_name(set_name: str, image: str) -> str:
+    """Path of a small picture inside the report's folder."""
+    return f"pictures/small/{set_name}-{PurePosixPath(image).stem}.jpg"
+
+
+def write_pictures(
+    raw: Path, set_name: str, images: Iterable[str], thumbs: Iterable[str], folder: Path
+) -> None:
+    """Write the set's `images`, and small ones of `thumbs`, into the report's `folder`, square.
 
     Raises UserError when the archive is missing, cannot be read, or lacks one of them.
     """
     archive = raw / set_name / SETS[set_name].archive
-    names = sorted(set(images))
+    wanted = {picture_name: (PICTURE_SIDE, set(images)), thumb_name: (THUMB_SIDE, set(thumbs))}
+    names = sorted(set().union(*(each for _, each in wanted.values())))
     with reading(archive):
         archive.stat()
     if not names:
@@ -211,20 +279,24 @@ def write_pictures(raw: Path, set_name: str, images: Iterable[str], folder: Path
         read_members(archive, names), total=len(names), desc=set_name, unit="picture"
     )
     for position, data in members:
-        try:
-            picture = Image.fromarray(decode(data, PICTURE_SIDE, "center"))
-        except ValueError as error:
-            raise UserError(
-                f"{names[position]} in {archive} is no readable picture ({error}); "
-                "download the archive again"
-            ) from None
-        path = folder / picture_name(set_name, names[position])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, "JPEG", quality=85)
+        for path_of, (side, shown) in wanted.items():
+            if names[position] not in shown:
+                continue
+            try:
+                picture = Image.fromarray(decode(data, side, "center"))
+            except ValueError as error:
+                raise UserError(
+                    f"{names[position]} in {archive} is no readable picture ({error}); "
+                    "download the archive again"
+                ) from None
+            path = folder / path_of(set_name, names[position])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, "JPEG", quality=85)
 
 
 def render(
     params: Mapping[str, Any],
+    sets: Sequence[SetView],
     runs: Sequence[RunView],
     duplicates: Mapping[str, Sequence[DuplicateGroup]],
 ) -> str:
@@ -237,6 +309,7 @@ def render(
         lstrip_blocks=True,
     )
     return environment.get_template("report_template.html.j2").render(
+        sets=sets,
         runs=runs,
         duplicates=duplicates,
         reservations=group_reservations(
@@ -246,6 +319,7 @@ def render(
         scores=SCORES.values(),
         picture_name=picture_name,
         picture_side=PICTURE_SIDE,
+        thumb_name=thumb_name,
     )
 
 
@@ -258,6 +332,9 @@ def main(arguments: Sequence[str]) -> None:
         for set_name in params["sets"]
         for backbone in params["backbones"] + params["fusions"]
     ]
+    sets = [
+        view_set(name, [each for each in runs if each.set_name == name]) for name in params["sets"]
+    ]
     duplicates = {
         set_name: read_duplicates(Path(f"data/duplicates/{set_name}.csv"))
         for set_name in params["sets"]
@@ -265,10 +342,13 @@ def main(arguments: Sequence[str]) -> None:
     with replacing(Path("metrics/report")) as folder:
         folder.mkdir()
         for set_name in params["sets"]:
-            samples = [name for each in runs if each.set_name == set_name for name in each.samples]
-            samples += [each.image for group in duplicates[set_name] for each in group.members]
-            write_pictures(Path("data/raw"), set_name, samples, folder)
-        (folder / "index.html").write_text(render(params, runs, duplicates), "utf-8", newline="\n")
+            own = [each for each in runs if each.set_name == set_name]
+            samples = [name for each in own for name in each.samples]
+            thumbs = [name for each in own for name in each.thumbs]
+            thumbs += [each.image for group in duplicates[set_name] for each in group.members]
+            write_pictures(Path("data/raw"), set_name, samples, thumbs, folder)
+        page = render(params, sets, runs, duplicates)
+        (folder / "index.html").write_text(page, "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

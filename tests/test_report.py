@@ -15,20 +15,34 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from stages import report
 from stages.common.command_line import UserError
-from stages.common.report_charts import heat_map, line_chart, round_ticks
+from stages.common.report_charts import (
+    class_orders,
+    heat_map,
+    interval_chart,
+    line_chart,
+    reliability_diagram,
+    round_ticks,
+)
 from stages.common.report_tables import (
     Prediction,
     compare_models,
+    compare_with_best,
     confident_mistakes,
     count_confusions,
     describe_comparison,
+    find_confusions,
     find_reservations,
     group_parameters,
-    most_confused,
+    most_uncertain,
     parse_classes,
+    sample_classes,
     sample_right,
 )
 
@@ -110,6 +124,11 @@ def write_run(folder: Path, backbone: str = "mobilenet", **sources: str) -> None
             metrics / f"history/{run}-{model}.csv",
             HISTORY,
             [(1, 0.25, 2.0, 0.5, 1.5), (2, 0.75, 1.0, 0.625, 1.25)],
+        )
+        write_table(
+            metrics / f"reliability/{run}-{model}.csv",
+            ["confidence", "accuracy", "images"],
+            [(0.65, 0.5, 2), (0.883333, 0.333333, 3)],
         )
     write_table(
         metrics / f"classes/{run}.csv",
@@ -195,6 +214,7 @@ def test_the_page_shows_curves_confusions_classes_and_predictions(folder: Path) 
     assert "iris taken for <b>rose: 2 of 3" in text
     assert "iris: 1 of 3 right" in text
     assert "Truth Taken for Images iris <b>rose 2 of 3 <b>rose colt's foot 1 of 1" in text
+    assert "3 images stated at 0.883: 0.333 right" in text
     assert "iris 3 0.123 0.333 1.000 \N{EN DASH}" in text
     assert "predicted colt's foot 95.0 % truth <b>rose 1.2 %" in text
 
@@ -202,7 +222,7 @@ def test_the_page_shows_curves_confusions_classes_and_predictions(folder: Path) 
 def test_the_page_shows_a_head_alone(folder: Path) -> None:
     path = folder / "metrics/summary/demo-mobilenet.json"
     path.write_text(json.dumps(summary() | {"metrics": {"head": scores()}}), "utf-8")
-    for kind in ("history", "predictions"):
+    for kind in ("history", "predictions", "reliability"):
         (folder / f"metrics/{kind}/demo-mobilenet-finetuned.csv").unlink()
     table = folder / "metrics/classes/demo-mobilenet.csv"
     write_table(table, CLASS_COLUMNS[:4], [("iris", 3, 0.333333, 1.0)])
@@ -247,14 +267,20 @@ def test_text_from_outside_is_escaped(folder: Path) -> None:
 
 
 def test_every_picture_is_there_and_described(folder: Path) -> None:
+    report_folder = folder / "metrics/report"
     pictures = Elements(write_page(folder)).all("img")
-    assert len(pictures) == len(PREDICTIONS)
+    # Twice, being right or mistaken and uncertain, and once in the table of classes, which lacks
+    # a row of <b>rose.
+    assert len(pictures) == 2 * len(PREDICTIONS) + 4
     for each in pictures:
         assert each["alt"]
-        with Image.open(folder / "metrics/report" / str(each["src"])) as image:
-            assert (image.format, image.size) == ("JPEG", (240, 240))
-    used = {Path(str(each["src"])).name for each in pictures}
-    assert used == {path.name for path in (folder / "metrics/report/pictures").iterdir()}
+        side = 96 if "/small/" in str(each["src"]) else 240
+        with Image.open(report_folder / str(each["src"])) as image:
+            assert (image.format, image.size) == ("JPEG", (side, side))
+    written = {path.relative_to(report_folder).as_posix() for path in report_folder.rglob("*.jpg")}
+    assert written - {str(each["src"]) for each in pictures} == {
+        "pictures/small/demo-image_0005.jpg"
+    }
 
 
 def test_the_page_needs_no_network_and_its_links_lead_somewhere(folder: Path) -> None:
@@ -265,14 +291,15 @@ def test_the_page_needs_no_network_and_its_links_lead_somewhere(folder: Path) ->
     assert links == {"#demo-mobilenet"}
     assert "demo-mobilenet" in names
     assert "://" not in page
-    assert not [tag for tag, _ in elements if tag in ("script", "iframe", "object", "embed")]
+    assert not [tag for tag, _ in elements if tag in ("iframe", "object", "embed")]
+    assert [attributes for tag, attributes in elements if tag == "script"] == [{}]
 
 
 def test_a_second_run_gives_the_same_bytes(folder: Path) -> None:
     def contents() -> dict[str, bytes]:
         report.main([])
         files = sorted((folder / "metrics/report").rglob("*.*"))
-        return {path.name: path.read_bytes() for path in files}
+        return {str(path): path.read_bytes() for path in files}
 
     assert contents() == contents()
 
@@ -321,7 +348,9 @@ def test_duplicates_are_shown_those_of_two_classes_first(folder: Path) -> None:
     assert f"{mixed} {same}" in text
     assert "<b>rose" not in page
     shown = [str(each["src"]) for each in Elements(page).all("img")]
-    assert shown[-4:] == [f"pictures/demo-image_00{number}.jpg" for number in (11, 13, 10, 12)]
+    assert shown[-4:] == [
+        f"pictures/small/demo-image_00{number}.jpg" for number in (11, 13, 10, 12)
+    ]
     assert all((folder / "metrics/report" / each).exists() for each in shown)
 
 
@@ -359,6 +388,7 @@ def test_no_mistakes_and_nothing_right_are_said(folder: Path) -> None:
         "metrics/history/demo-mobilenet-finetuned.csv",
         "metrics/predictions/demo-mobilenet-head.csv",
         "metrics/classes/demo-mobilenet.csv",
+        "metrics/reliability/demo-mobilenet-head.csv",
         "data/duplicates/demo.csv",
         "data/raw/demo/demo.tgz",
     ],
@@ -388,6 +418,7 @@ def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
             "image,truth,prediction,probability,truth_probability\na,iris,oak,0.5,0.5\n",
         ),
         ("metrics/classes/demo-mobilenet.csv", "class,images\niris,many\n"),
+        ("metrics/reliability/demo-mobilenet-head.csv", "confidence\n0.5\n"),
         ("data/duplicates/demo.csv", "image,class,group\na,iris,first\n"),
     ],
 )
@@ -455,13 +486,14 @@ def test_confusions_are_counted_by_truth_and_prediction() -> None:
     assert matrix.tolist() == [[1, 0, 0], [0, 1, 2], [1, 0, 0]]
 
 
-def test_most_confused_are_ordered_by_count_then_share() -> None:
+def test_confusions_are_ordered_by_count_then_share() -> None:
     matrix = np.array([[5, 1, 0], [2, 7, 1], [1, 0, 1]])
-    assert most_confused(matrix, ["a", "b", "c"], most=3) == [
+    assert find_confusions(matrix, ["a", "b", "c"])[:3] == [
         ("b", "a", 2, 10),
         ("c", "a", 1, 2),
         ("a", "b", 1, 6),
     ]
+    assert find_confusions(np.diag([3, 2, 0]), ["a", "b", "c"]) == []
 
 
 def test_confident_mistakes_are_wrong_and_ordered() -> None:
@@ -470,6 +502,37 @@ def test_confident_mistakes_are_wrong_and_ordered() -> None:
     )
     assert [each.image for each in confident_mistakes(given)] == ["1", "3", "4"]
     assert [each.image for each in confident_mistakes(given, most=1)] == ["1"]
+
+
+def test_uncertain_predictions_are_the_least_likely_ones() -> None:
+    given = make_predictions(
+        ("3", "a", "b", 0.5), ("2", "a", "a", 0.3), ("1", "a", "a", 0.5), ("0", "a", "b", 0.9)
+    )
+    assert [each.image for each in most_uncertain(given, most=3)] == ["2", "1", "3"]
+
+
+def test_a_class_is_shown_by_one_right_picture_and_the_two_surest_mistakes() -> None:
+    given = make_predictions(
+        ("1", "a", "a", 0.9), ("2", "a", "a", 0.9), ("3", "a", "b", 0.5), ("4", "a", "c", 0.7),
+        ("5", "a", "b", 0.6), ("6", "b", "a", 0.6), ("7", "c", "c", 0.6),
+    )  # fmt: skip
+    shown = {
+        name: [each.image for each in samples] for name, samples in sample_classes(given).items()
+    }
+    assert shown["a"][0] in ("1", "2")
+    assert (shown["a"][1:], shown["b"], shown["c"]) == (["4", "5"], ["6"], ["7"])
+
+
+def test_the_best_model_is_compared_with_each_other_one() -> None:
+    """Of five images the best has one alone right and the other none."""
+    first = make_predictions(*((str(n), "a", "b" if n == 0 else "a", 0.5) for n in range(5)))
+    second = make_predictions(*((str(n), "a", "b" if n < 2 else "a", 0.5) for n in range(5)))
+    elsewhere = make_predictions(("9", "a", "a", 0.5))
+    (text,) = compare_with_best({"two": second, "one": first[::-1], "other": elsewhere})
+    assert text.startswith(
+        "one against two: images right with the first alone: 1, with the second alone: 0. "
+        "If neither were better, a difference like this would come up in 100.0 % of cases"
+    )
 
 
 def test_the_sample_is_right_and_hardly_moves_between_models() -> None:
@@ -552,11 +615,11 @@ def test_a_chart_places_its_points_between_the_axes() -> None:
     chart = line_chart([1, 2, 3], {"train": [0, 0.5, 1], "validation": [1, math.nan, 0.5]})
     assert chart is not None
     train, validation = chart.lines
-    assert train.points == [(38, 154), (160, 82), (282, 10)]
-    assert validation.points == [(38, 10), (282, 82)]
+    assert train.points == [(44, 154), (163, 82), (282, 10)]
+    assert validation.points == [(44, 10), (282, 82)]
     assert (train.last, validation.last) == (1, 0.5)
     assert [tick.text for tick in chart.x_ticks] == ["1", "2", "3"]
-    assert [tick.place for tick in chart.x_ticks] == [38, 160, 282]
+    assert [tick.place for tick in chart.x_ticks] == [44, 163, 282]
 
 
 def test_a_chart_of_one_epoch_has_a_point_and_one_without_values_is_none() -> None:
@@ -566,6 +629,33 @@ def test_a_chart_of_one_epoch_has_a_point_and_one_without_values_is_none() -> No
     assert [tick.text for tick in chart.x_ticks] == ["1"]
     assert line_chart([], {"train": []}) is None
     assert line_chart([1], {"train": [math.inf]}) is None
+
+
+def test_a_reliability_diagram_places_its_bins() -> None:
+    first, last = reliability_diagram([(0.5, 0, 10), (1, 1, 40)]).bins
+    assert ((first.x, first.y), (last.x, last.y)) == ((163, 154), (282, 10))
+    # Bars are as high as the number of images, from the axis at 154 up.
+    assert 154 - last.top == pytest.approx(4 * (154 - first.top), abs=0.2)
+
+
+def test_intervals_lie_between_round_ends() -> None:
+    chart = interval_chart([("a", 0.9, 0.85, 0.92), ("b", 0.95, 0.9, 0.97)])
+    assert (chart.first, chart.last) == (0.85, 1.0)
+    first, second = chart.intervals
+    assert first.start == pytest.approx(0, abs=0.01)
+    assert first.width == pytest.approx(100 * 0.07 / 0.15, abs=0.01)
+    assert second.at == pytest.approx(100 * 0.1 / 0.15, abs=0.01)
+
+
+def test_orders_of_classes() -> None:
+    matrix = np.array([[6, 0, 4, 0], [0, 9, 0, 1], [5, 0, 5, 0], [0, 2, 0, 8]])
+    orders = class_orders(matrix, ["d", "b", "a", "C"])
+    assert orders["as in the set"] == [0, 1, 2, 3]
+    assert orders["by name"] == [2, 1, 3, 0]
+    assert orders["worst first"] == [2, 0, 3, 1]
+    together = orders["confused ones together"]
+    assert abs(together.index(0) - together.index(2)) == 1
+    assert abs(together.index(1) - together.index(3)) == 1
 
 
 @pytest.mark.parametrize(("classes", "counts"), [(3, True), (102, False)])
@@ -583,7 +673,8 @@ def test_a_heat_map_places_what_is_not_zero(classes: int, counts: bool) -> None:
     assert drawn.size == drawn.margin + classes * drawn.side + 1
 
 
-def test_a_wide_run_is_quick(folder: Path) -> None:
+def write_wide_run(folder: Path) -> None:
+    """A run of 102 classes with all kinds of confusions."""
     rng = np.random.default_rng(0)
     names = [f"class {number}" for number in range(102)]
     given = summary() | {"classes": names}
@@ -598,6 +689,96 @@ def test_a_wide_run_is_quick(folder: Path) -> None:
             ["image", "truth", "prediction", "probability", "truth_probability"],
             rows,
         )
+    write_table(
+        folder / "metrics/classes/demo-mobilenet.csv",
+        CLASS_COLUMNS,
+        [(name, number, *rng.random(4).round(6)) for number, name in enumerate(names, 1)],
+    )
+
+
+def test_a_wide_run_is_quick(folder: Path) -> None:
+    write_wide_run(folder)
     start = time.process_time()
     report.main([])
     assert time.process_time() - start < 3
+
+
+LOADED = "return arguments[0].complete && arguments[0].naturalWidth > 0"
+
+
+def open_page(browser: Chrome, folder: Path) -> None:
+    report.main([])
+    browser.get((folder / "metrics/report/index.html").as_uri())
+
+
+def values(browser: Chrome, selector: str, expression: str) -> list[Any]:
+    """A JavaScript expression of each shown element `e` that a CSS selector finds."""
+    script = f"""return [...document.querySelectorAll({selector!r})]
+        .filter((e) => e.checkVisibility()).map((e) => {expression})"""
+    found: list[Any] = browser.execute_script(script)
+    return found
+
+
+@pytest.mark.slow
+def test_the_page_shows_its_pictures_and_fits_any_screen(browser: Chrome, folder: Path) -> None:
+    for width in (1200, 390):
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+        open_page(browser, folder)
+        for picture in browser.find_elements(By.TAG_NAME, "img"):
+            browser.execute_script("arguments[0].scrollIntoView()", picture)  # As they are lazy.
+            WebDriverWait(browser, 5).until(
+                lambda _, picture=picture: browser.execute_script(LOADED, picture)  # type: ignore
+            )
+        overflow = "const page = document.documentElement; return page.scrollWidth > innerWidth"
+        assert not browser.execute_script(overflow)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.slow
+def test_tables_are_sorted_by_their_heads(browser: Chrome, folder: Path) -> None:
+    write_wide_run(folder)
+    open_page(browser, folder)
+    name, _, images, *_ = browser.find_elements(By.CSS_SELECTOR, ".classes thead th")
+    name.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+    assert name.get_attribute("aria-sort") == "ascending"
+    assert values(browser, ".classes tbody th", "e.textContent") == [
+        f"class {number}" for number in range(102)
+    ]
+    images.find_element(By.TAG_NAME, "button").click()
+    images.find_element(By.TAG_NAME, "button").click()
+    assert (name.get_attribute("aria-sort"), images.get_attribute("aria-sort")) == (
+        None, "descending",
+    )  # fmt: skip
+    assert values(browser, ".classes td:nth-child(3)", "Number(e.textContent)") == [
+        *range(102, 0, -1)
+    ]
+
+
+@pytest.mark.slow
+def test_a_confusion_matrix_is_ordered_and_searched(browser: Chrome, folder: Path) -> None:
+    write_wide_run(folder)
+    open_page(browser, folder)
+    (area, *_) = browser.find_elements(By.CSS_SELECTOR, ".confusion.findable")
+
+    def names() -> list[str]:
+        """True classes from above."""
+        pairs = values(
+            browser,
+            ".confusion [data-across]",
+            "[e.getBoundingClientRect().y, e.textContent]",
+        )
+        return [name for _, name in sorted(pairs)]
+
+    assert names()[:3] == ["class 0", "class 1", "class 2"]
+    Select(area.find_element(By.TAG_NAME, "select")).select_by_visible_text("by name")
+    assert names()[:3] == ["class 0", "class 1", "class 10"]
+    area.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("Class 99")
+    shown = values(browser, ".pairs tbody tr", "e.textContent")
+    assert 0 < len(shown) < 100
+    assert all("class 99" in text for text in shown)
+    clear = values(browser, ".confusion.findable [data-row]:not(.faint)", "e.dataset.names")
+    assert clear
+    assert all("class 99" in text for text in clear)

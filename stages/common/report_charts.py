@@ -7,9 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 WIDTH, HEIGHT = 290, 190
-LEFT, RIGHT, TOP, BOTTOM = 38, 8, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 36
 FEW_POINTS = 30
 """Up to so many points a line shows each of them as a dot."""
 FEW_CLASSES = 30
@@ -105,9 +107,108 @@ def line_chart(epochs: Sequence[float], series: Mapping[str, Sequence[float]]) -
 
 
 @dataclass(frozen=True)
+class Bin:
+    """Images of about the same stated probability, placed in a reliability diagram."""
+
+    x: float
+    y: float
+    top: float
+    """Of the bar that shows the bin's share of the images."""
+    confidence: float
+    accuracy: float
+    images: int
+
+
+@dataclass(frozen=True)
+class ReliabilityDiagram:
+    """Accuracy over stated probability, both 0 to 1; on the diagonal they are the same."""
+
+    ticks: list[tuple[Tick, Tick]]
+    """Along x and along y."""
+    bins: list[Bin]
+    width: ClassVar[int] = WIDTH
+    height: ClassVar[int] = HEIGHT
+    left: ClassVar[int] = LEFT
+    right: ClassVar[int] = WIDTH - RIGHT
+    top: ClassVar[int] = TOP
+    bottom: ClassVar[int] = HEIGHT - BOTTOM
+
+    @property
+    def path(self) -> str:
+        """The points as SVG's `polyline` takes them."""
+        return " ".join(f"{each.x},{each.y}" for each in self.bins)
+
+
+BAR_SHARE = 0.35
+"""Height of the highest bar of a reliability diagram, as a share of the diagram's."""
+
+
+def reliability_diagram(bins: Sequence[tuple[float, float, int]]) -> ReliabilityDiagram:
+    """Place bins of (mean confidence, accuracy, images)."""
+
+    def across(share: float) -> float:
+        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
+
+    def down(share: float) -> float:
+        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
+
+    most = max((images for *_, images in bins), default=1)
+    return ReliabilityDiagram(
+        [(Tick(across(x), f"{x:g}"), Tick(down(x), f"{x:g}")) for x in (0, 0.25, 0.5, 0.75, 1)],
+        [
+            Bin(across(x), down(y), down(BAR_SHARE * images / most), x, y, images)
+            for x, y, images in bins
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its interval, and where they go, in percent of the width of an axis."""
+
+    name: str
+    figure: float
+    low: float
+    high: float
+    at: float
+    start: float
+    width: float
+
+
+@dataclass(frozen=True)
+class IntervalChart:
+    """Intervals one under the other, on an axis from `first` to `last`."""
+
+    first: float
+    last: float
+    intervals: list[Interval]
+
+
+def interval_chart(rows: Sequence[tuple[str, float, float, float]]) -> IntervalChart:
+    """Place rows of (name, figure, low, high) on one axis.
+
+    The axis reaches from the round number below the lowest to the one above the highest.
+    """
+    levels = round_ticks(min(row[2] for row in rows), max(row[3] for row in rows))
+    first, last = levels[0], levels[-1]
+
+    def percent(value: float) -> float:
+        return round(100 * (value - first) / (last - first), 2)
+
+    placed = [
+        Interval(name, figure, low, high, percent(figure), percent(low),
+                 round(percent(high) - percent(low), 2))
+        for name, figure, low, high in rows
+    ]  # fmt: skip
+    return IntervalChart(first, last, placed)
+
+
+@dataclass(frozen=True)
 class Cell:
     """A confusion: images of class `truth` that were taken for class `prediction`."""
 
+    row: int
+    column: int
     x: float
     y: float
     truth: str
@@ -145,6 +246,8 @@ class HeatMap:
     grid: str
     cells: list[Cell]
     """Those that are not zero."""
+    orders: list[tuple[str, str]]
+    """Ways of ordering the classes: what it is called, and their numbers with spaces between."""
 
     @property
     def counts(self) -> bool:
@@ -166,6 +269,7 @@ def heat_map(matrix: NDArray[np.int64], classes: Sequence[str]) -> HeatMap:
     places = [margin + side * number for number in range(len(classes) + 1)]
     lines = [place for number, place in enumerate(places) if few or number % 5 == 0]
     totals = matrix.sum(axis=1)
+    orders = class_orders(matrix, classes)
     return HeatMap(
         side,
         font,
@@ -174,6 +278,8 @@ def heat_map(matrix: NDArray[np.int64], classes: Sequence[str]) -> HeatMap:
         "".join(f"M{margin} {at}H{end}M{at} {margin}V{end}" for at in lines),
         [
             Cell(
+                int(row),
+                int(column),
                 places[column],
                 places[row],
                 classes[row],
@@ -183,4 +289,32 @@ def heat_map(matrix: NDArray[np.int64], classes: Sequence[str]) -> HeatMap:
             )
             for row, column in np.argwhere(matrix)
         ],
+        [(name, " ".join(map(str, order))) for name, order in orders.items()],
     )
+
+
+def class_orders(matrix: NDArray[np.int64], classes: Sequence[str]) -> dict[str, list[int]]:
+    """Orders of the classes of a confusion matrix, by what they are called."""
+    numbers = range(len(classes))
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    return {
+        "as in the set": list(numbers),
+        "by name": sorted(numbers, key=lambda each: classes[each].lower()),
+        "worst first": sorted(numbers, key=lambda each: float(shares[each, each])),
+        "confused ones together": group_confused(shares),
+    }
+
+
+def group_confused(shares: NDArray[np.float64]) -> list[int]:
+    """Classes so ordered that those taken for each other lie together.
+
+    `shares`, shape (classes, classes), are confusions as shares of the true class. The leaves of an
+    average linkage, in the order of Bar-Joseph et al., "Fast optimal leaf ordering for hierarchical
+    clustering" (2001).
+    """
+    if len(shares) < 3:
+        return list(range(len(shares)))
+    distances = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distances, 0)
+    tree = linkage(squareform(distances), "average", optimal_ordering=True)
+    return [int(each) for each in leaves_list(tree)]

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.common.scores import mcnemar
+
 MODELS = {"head": "head", "finetuned": "fine-tuned"}
 SCORES = {
     "accuracy": "Accuracy",
@@ -89,10 +91,8 @@ class Confusion(NamedTuple):
     total: int
 
 
-def most_confused(
-    matrix: NDArray[np.int64], classes: Sequence[str], most: int = 12
-) -> list[Confusion]:
-    """The largest entries off the diagonal, by count, then share of the class, then name."""
+def find_confusions(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[Confusion]:
+    """The entries off the diagonal, largest count first, then share of the class, then name."""
     totals = matrix.sum(axis=1)
     pairs = [
         Confusion(classes[row], classes[column], int(matrix[row, column]), int(totals[row]))
@@ -100,7 +100,7 @@ def most_confused(
         if row != column
     ]
     pairs.sort(key=lambda pair: (-pair.images, pair.total, pair.truth, pair.prediction))
-    return pairs[:most]
+    return pairs
 
 
 def sample_right(predictions: Sequence[Prediction], most: int = 12) -> list[Prediction]:
@@ -118,6 +118,32 @@ def confident_mistakes(predictions: Sequence[Prediction], most: int = 12) -> lis
     """The wrong predictions of the highest probability, that one first."""
     wrong = [each for each in predictions if not each.right]
     return sorted(wrong, key=lambda each: (-each.probability, each.image))[:most]
+
+
+def most_uncertain(predictions: Sequence[Prediction], most: int = 12) -> list[Prediction]:
+    """The predictions of the lowest probability, right or wrong, that one first."""
+    return sorted(predictions, key=lambda each: (each.probability, each.image))[:most]
+
+
+def sample_classes(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    """For each class a picture that is recognised, and its two most confident mistakes."""
+    samples: dict[str, list[Prediction]] = {}
+    for each in sample_right(predictions, most=len(predictions)):
+        samples.setdefault(each.truth, [each])
+    mistakes: dict[str, list[Prediction]] = {}
+    for each in confident_mistakes(predictions, most=len(predictions)):
+        mistakes.setdefault(each.truth, []).append(each)
+    for name, wrong in mistakes.items():
+        samples[name] = samples.get(name, []) + wrong[:2]
+    return samples
+
+
+def parse_reliability(rows: Sequence[Mapping[str, str]]) -> list[tuple[float, float, int]]:
+    """Rows of a table of reliability: mean confidence, accuracy, images.
+
+    Raises KeyError or ValueError for other tables.
+    """
+    return [(float(row["confidence"]), float(row["accuracy"]), int(row["images"])) for row in rows]
 
 
 class Score(NamedTuple):
@@ -188,14 +214,43 @@ def describe_comparison(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     gain, p_value = test["gain"], test["p_value"]
     change = f"{'gains' if gain > 0 else 'loses'} {abs(gain):.4f}" if gain else "changes nothing"
     repeat = " in the first repeat" if "repeats" in metrics["head"] else ""
-    share = "fewer than 0.1 %" if p_value < 0.001 else f"{100 * p_value:.1f} %"
-    verdict = "it is real at the level of 5 %" if p_value < 0.05 else "it may be chance"
     return (
         f"Fine-tuning {change} in accuracy{repeat}. Images right with the head alone: "
         f"{test['only_head_right']}, with the fine-tuned model alone: "
-        f"{test['only_finetuned_right']}. If neither were better, a difference like this would "
-        f"come up in {share} of cases (McNemar's test), so {verdict}."
+        f"{test['only_finetuned_right']}. {chance_text(p_value)}"
     )
+
+
+def chance_text(p_value: float) -> str:
+    """What the p-value of McNemar's test says, in words."""
+    share = "fewer than 0.1 %" if p_value < 0.001 else f"{100 * p_value:.1f} %"
+    verdict = "it is real at the level of 5 %" if p_value < 0.05 else "it may be chance"
+    return (
+        f"If neither were better, a difference like this would come up in {share} of cases "
+        f"(McNemar's test), so {verdict}."
+    )
+
+
+def compare_with_best(runs: Mapping[str, Sequence[Prediction]]) -> list[str]:
+    """The best of several models of a set against each other one, in words; from name: predictions.
+
+    Models that did not predict the same images are left out.
+    """
+    right = {
+        name: {each.image: each.right for each in sorted(predictions)}
+        for name, predictions in runs.items()
+    }
+    best = max(right, key=lambda name: sum(right[name].values()))
+    texts = []
+    for name, other in right.items():
+        if name == best or other.keys() != right[best].keys():
+            continue
+        test = mcnemar(np.array([*right[best].values()]), np.array([*other.values()]))
+        texts.append(
+            f"{best} against {name}: images right with the first alone: {test.only_first_right}, "
+            f"with the second alone: {test.only_second_right}. {chance_text(test.p_value)}"
+        )
+    return texts
 
 
 def find_reservations(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
