@@ -1,9 +1,11 @@
-"""Write metrics/report/: one page of results, curves, confusions and sample predictions.
+"""Write metrics/report/: one page of pictures, results, curves, confusions and predictions.
 
-Reads params.yaml, what `evaluate` wrote into metrics/, the tables in data/duplicates/, and pictures
-from the archives in data/raw/. The page opens without a server and without a network.
+Reads params.yaml, what other stages wrote into metrics/, the tables in data/duplicates/ and
+data/splits/, and pictures from the archives in data/raw/. The page opens without a server and
+without a network.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,12 @@ from stages.common.report_charts import (
     reliability_diagram,
 )
 from stages.common.report_duplicates import DuplicateGroup, parse_duplicates
+from stages.common.report_inspect import (
+    Inspection,
+    Survey,
+    parse_inspection,
+    summarise_set,
+)
 from stages.common.report_tables import (
     MODELS,
     SCORES,
@@ -91,6 +99,8 @@ class RunView:
     uncertain: list[Prediction]
     files: Mapping[str, Mapping[str, Any]]
     provenance: list[tuple[str, str]]
+    inspection: Inspection | None
+    """None for a fusion, whose backbones have their own."""
 
     @property
     def name(self) -> str:
@@ -113,6 +123,7 @@ class SetView:
     """What the page shows of all the runs of a set together."""
 
     name: str
+    survey: Survey
     accuracies: IntervalChart
     comparisons: list[str]
 
@@ -230,16 +241,37 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
         most_uncertain(predictions),
         files,
         provenance,
+        None if "+" in backbone else read_inspection(metrics / "inspect" / name / "facts.json"),
     )
 
 
-def view_set(name: str, runs: Sequence[RunView]) -> SetView:
+def read_inspection(path: Path) -> Inspection:
+    """Read what the stage `inspect` wrote.
+
+    Raises UserError for a file that is missing or cannot be used.
+    """
+    with reading(path):
+        return parse_inspection(read_json(path))
+
+
+def read_survey(set_name: str, doubled: int) -> Survey:
+    """Read what the stages `survey` and `split` wrote of a set; `doubled` images have a duplicate.
+
+    Raises UserError for a file that is missing or cannot be used.
+    """
+    with reading(Path(f"data/splits/{set_name}.csv")) as path:
+        split = read_csv(path)
+    with reading(Path(f"metrics/survey/{set_name}.csv")) as path:
+        return summarise_set(read_csv(path), split, doubled)
+
+
+def view_set(name: str, survey: Survey, runs: Sequence[RunView]) -> SetView:
     """What the runs of one set come to, side by side."""
     accuracies = [
         (f"{run.backbone}, {model.title}", *model.accuracy) for run in runs for model in run.models
     ]
     last = {f"{run.backbone}, {run.models[-1].title}": run.predictions for run in runs}
-    return SetView(name, interval_chart(accuracies), compare_with_best(last))
+    return SetView(name, survey, interval_chart(accuracies), compare_with_best(last))
 
 
 def read_duplicates(path: Path) -> list[DuplicateGroup]:
@@ -259,6 +291,22 @@ def picture_name(set_name: str, image: str) -> str:
 def thumb_name(set_name: str, image: str) -> str:
     """Path of a small picture inside the report's folder."""
     return f"pictures/small/{set_name}-{PurePosixPath(image).stem}.jpg"
+
+
+def inspect_name(run: str, file: str) -> str:
+    """Path of a picture of the stage `inspect` inside the report's folder."""
+    return f"pictures/inspect/{run}/{file}"
+
+
+def copy_pictures(source: Path, names: Mapping[str, str], folder: Path) -> None:
+    """Copy the stage's pictures of the folder `source` into the report's (name: path there).
+
+    Raises UserError for a file that is missing.
+    """
+    for name, target in names.items():
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        with reading(source / name) as path:
+            shutil.copyfile(path, folder / target)
 
 
 def write_pictures(
@@ -320,6 +368,7 @@ def render(
         picture_name=picture_name,
         picture_side=PICTURE_SIDE,
         thumb_name=thumb_name,
+        inspect_name=inspect_name,
     )
 
 
@@ -332,13 +381,18 @@ def main(arguments: Sequence[str]) -> None:
         for set_name in params["sets"]
         for backbone in params["backbones"] + params["fusions"]
     ]
-    sets = [
-        view_set(name, [each for each in runs if each.set_name == name]) for name in params["sets"]
-    ]
     duplicates = {
         set_name: read_duplicates(Path(f"data/duplicates/{set_name}.csv"))
         for set_name in params["sets"]
     }
+    sets = [
+        view_set(
+            name,
+            read_survey(name, sum(len(group.members) for group in duplicates[name])),
+            [each for each in runs if each.set_name == name],
+        )
+        for name in params["sets"]
+    ]
     with replacing(Path("metrics/report")) as folder:
         folder.mkdir()
         for set_name in params["sets"]:
@@ -347,6 +401,10 @@ def main(arguments: Sequence[str]) -> None:
             thumbs = [name for each in own for name in each.thumbs]
             thumbs += [each.image for group in duplicates[set_name] for each in group.members]
             write_pictures(Path("data/raw"), set_name, samples, thumbs, folder)
+        for each in runs:
+            files = each.inspection.files if each.inspection else []
+            paths = {file: inspect_name(each.name, file) for file in files}
+            copy_pictures(Path("metrics/inspect", each.name), paths, folder)
         page = render(params, sets, runs, duplicates)
         (folder / "index.html").write_text(page, "utf-8", newline="\n")
 

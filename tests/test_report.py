@@ -110,6 +110,35 @@ def summary(weights: str = "keras", images: str = "published") -> dict[str, Any]
     }
 
 
+def inspection(**changed: Any) -> dict[str, Any]:
+    predictions = [
+        {"class": "shower curtain", "probability": 0.83},
+        {"class": "daisy", "probability": 0.912},
+    ]
+    picture = {"image": "jpg/image_0001.jpg", "class": "iris", "file": "picture_00.jpg"}
+    plausible = {"class": "iris", "imagenet": "daisy", "images": 8, "plain": 1, "preprocessed": 7}
+    given = {
+        "image_size": 32,
+        "crop": "center",
+        "values": {"low": -1.0, "high": 1.0, "mean": -0.25, "counts": [1, 4, 2]},
+        "classifier": "",
+        "classifier_size": 24,
+        "pictures": [picture | {"predictions": predictions}],
+        "plausible": [plausible],
+        "views": [{"name": "top_left", "file": "view_top_left.jpg"}],
+        "augmented": ["augmented_0.jpg"],
+    }
+    return given | changed
+
+
+def write_inspection(folder: Path, **changed: Any) -> None:
+    facts = inspection(**changed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "facts.json").write_text(json.dumps(facts), "utf-8")
+    for name in ("picture_00.jpg", "view_top_left.jpg", "augmented_0.jpg"):
+        Image.new("RGB", (32, 32), (200, 90, 160)).save(folder / name)
+
+
 def write_run(folder: Path, backbone: str = "mobilenet", **sources: str) -> None:
     metrics, run = folder / "metrics", f"demo-{backbone}"
     (metrics / "summary").mkdir(parents=True, exist_ok=True)
@@ -130,6 +159,7 @@ def write_run(folder: Path, backbone: str = "mobilenet", **sources: str) -> None
             ["confidence", "accuracy", "images"],
             [(0.65, 0.5, 2), (0.883333, 0.333333, 3)],
         )
+    write_inspection(metrics / f"inspect/{run}")
     write_table(
         metrics / f"classes/{run}.csv",
         CLASS_COLUMNS,
@@ -155,6 +185,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_text(PARAMS, "utf-8")
     write_run(tmp_path)
     write_table(tmp_path / "data/duplicates/demo.csv", DUPLICATE_COLUMNS, [])
+    write_table(
+        tmp_path / "metrics/survey/demo.csv",
+        ["image", "class", "width", "height"],
+        [("a", "iris", 90, 60), ("b", "iris", "", ""), ("c", "<b>rose", 300, 70)],
+    )
+    write_table(
+        tmp_path / "data/splits/demo.csv",
+        ["image", "class", "part"],
+        [("a", "iris", "train"), ("b", "iris", "train"), ("c", "<b>rose", "val")],
+    )
     write_archive(tmp_path / "data/raw/demo/demo.tgz", [row[0] for row in PREDICTIONS])
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -219,6 +259,27 @@ def test_the_page_shows_curves_confusions_classes_and_predictions(folder: Path) 
     assert "predicted colt's foot 95.0 % truth <b>rose 1.2 %" in text
 
 
+def test_the_page_shows_the_set_and_what_the_network_sees(folder: Path) -> None:
+    text = " ".join(Elements(write_page(folder)).text.split())
+    assert "Images 3, of 2 classes train 2 val 1 Width 90 to 300 px, median 195" in text
+    assert "Height 60 to 70 px, median 65 Duplicates none Unreadable 1: b" in text
+    assert "Class train val <b>rose 0 1 iris 2 0" in text
+    assert "as they reach mobilenet: 32 \N{MULTIPLICATION SIGN} 32 px" in text
+    assert "iris as it is shower curtain 83 % preprocessed daisy 91 %" in text
+    assert "Of the 8 images of class iris, 1 are called daisy without preprocessing, 7 with" in text
+    assert "-1 1 mean -0.25 of the 1 pictures above View of the first picture top left" in text
+
+
+def test_the_page_says_why_there_is_no_classifier(folder: Path) -> None:
+    picture = inspection()["pictures"][0] | {"predictions": []}
+    changed = {"classifier": "its weights are random", "pictures": [picture], "plausible": []}
+    write_inspection(folder / "metrics/inspect/demo-mobilenet", **changed, augmented=[])
+    text = " ".join(Elements(write_page(folder)).text.split())
+    assert "What the untouched network would call them is not known: its weights are rand" in text
+    assert "preprocessed" not in text
+    assert "Random changes" not in text
+
+
 def test_the_page_shows_a_head_alone(folder: Path) -> None:
     path = folder / "metrics/summary/demo-mobilenet.json"
     path.write_text(json.dumps(summary() | {"metrics": {"head": scores()}}), "utf-8")
@@ -270,11 +331,12 @@ def test_every_picture_is_there_and_described(folder: Path) -> None:
     report_folder = folder / "metrics/report"
     pictures = Elements(write_page(folder)).all("img")
     # Twice, being right or mistaken and uncertain, and once in the table of classes, which lacks
-    # a row of <b>rose.
-    assert len(pictures) == 2 * len(PREDICTIONS) + 4
+    # a row of <b>rose; and three of what the network sees.
+    assert len(pictures) == 2 * len(PREDICTIONS) + 4 + 3
     for each in pictures:
         assert each["alt"]
-        side = 96 if "/small/" in str(each["src"]) else 240
+        folder_name = Path(str(each["src"])).parent.name
+        side = {"pictures": 240, "small": 96, "demo-mobilenet": 32}[folder_name]
         with Image.open(report_folder / str(each["src"])) as image:
             assert (image.format, image.size) == ("JPEG", (side, side))
     written = {path.relative_to(report_folder).as_posix() for path in report_folder.rglob("*.jpg")}
@@ -389,6 +451,10 @@ def test_no_mistakes_and_nothing_right_are_said(folder: Path) -> None:
         "metrics/predictions/demo-mobilenet-head.csv",
         "metrics/classes/demo-mobilenet.csv",
         "metrics/reliability/demo-mobilenet-head.csv",
+        "metrics/inspect/demo-mobilenet/facts.json",
+        "metrics/inspect/demo-mobilenet/view_top_left.jpg",
+        "metrics/survey/demo.csv",
+        "data/splits/demo.csv",
         "data/duplicates/demo.csv",
         "data/raw/demo/demo.tgz",
     ],
@@ -419,6 +485,8 @@ def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
         ),
         ("metrics/classes/demo-mobilenet.csv", "class,images\niris,many\n"),
         ("metrics/reliability/demo-mobilenet-head.csv", "confidence\n0.5\n"),
+        ("metrics/inspect/demo-mobilenet/facts.json", "{}"),
+        ("metrics/survey/demo.csv", "image,width\na,wide\n"),
         ("data/duplicates/demo.csv", "image,class,group\na,iris,first\n"),
     ],
 )

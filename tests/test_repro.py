@@ -99,8 +99,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("clone"), SHRUNK)
     stages = clone.ran("dvc", "repro")
     assert stages == {
-        "download", "weights", "duplicates", "split", "features", "prefix", "head", "finetune",
-        "evaluate", "report",
+        "download", "weights", "survey", "inspect", "duplicates", "split", "features", "prefix",
+        "head", "finetune", "evaluate", "report",
     }  # fmt: skip
     clone.commit()
     return clone
@@ -130,7 +130,7 @@ def test_the_metrics_file_names_its_weights_and_images(clone: Clone) -> None:
 
 def test_force_gives_the_same_lock_file(clone: Clone) -> None:
     before = clone.lock()
-    assert len(clone.ran("dvc", "repro", "--force")) == 10
+    assert len(clone.ran("dvc", "repro", "--force")) == 12
     assert clone.lock() == before
 
 

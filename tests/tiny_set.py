@@ -122,6 +122,17 @@ class Stages:
 
         self.run(main, "--set", "tiny", **self.duplicates | changes)
 
+    def run_survey(self) -> None:
+        from stages.survey import main
+
+        self.run(main, "--set", "tiny")
+
+    def run_inspect(self, **changes: Any) -> None:
+        from stages.inspect import main
+
+        values = {"augment": "none", "seed": 42} | self.features
+        self.run(main, *self.PAIR, **values | changes)
+
     def run_split(self, **changes: Any) -> None:
         from stages.split import main
 
