@@ -32,8 +32,10 @@ from stages.common.report_charts import (
 )
 from stages.common.report_duplicates import DuplicateGroup, parse_duplicates
 from stages.common.report_inspect import (
+    Explanation,
     Inspection,
     Survey,
+    parse_explanations,
     parse_inspection,
     summarise_set,
 )
@@ -101,6 +103,8 @@ class RunView:
     provenance: list[tuple[str, str]]
     inspection: Inspection | None
     """None for a fusion, whose backbones have their own."""
+    explanations: list[Explanation]
+    """Empty for a fusion and for a network without places to look at."""
 
     @property
     def name(self) -> str:
@@ -226,6 +230,12 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
                 accuracies[model],
             )
         )
+    inspection, explanations = None, []
+    if "+" not in backbone:
+        with reading(metrics / "inspect" / name / "facts.json") as path:
+            inspection = parse_inspection(read_json(path))
+        with reading(metrics / "explain" / name / "facts.json") as path:
+            explanations = parse_explanations(read_json(path))
     return RunView(
         set_name,
         backbone,
@@ -241,17 +251,9 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
         most_uncertain(predictions),
         files,
         provenance,
-        None if "+" in backbone else read_inspection(metrics / "inspect" / name / "facts.json"),
+        inspection,
+        explanations,
     )
-
-
-def read_inspection(path: Path) -> Inspection:
-    """Read what the stage `inspect` wrote.
-
-    Raises UserError for a file that is missing or cannot be used.
-    """
-    with reading(path):
-        return parse_inspection(read_json(path))
 
 
 def read_survey(set_name: str, doubled: int) -> Survey:
@@ -293,20 +295,21 @@ def thumb_name(set_name: str, image: str) -> str:
     return f"pictures/small/{set_name}-{PurePosixPath(image).stem}.jpg"
 
 
-def inspect_name(run: str, file: str) -> str:
-    """Path of a picture of the stage `inspect` inside the report's folder."""
-    return f"pictures/inspect/{run}/{file}"
+def stage_picture(stage: str, run: str, file: str) -> str:
+    """Path of a picture that another stage wrote inside the report's folder."""
+    return f"pictures/{stage}/{run}/{file}"
 
 
-def copy_pictures(source: Path, names: Mapping[str, str], folder: Path) -> None:
-    """Copy the stage's pictures of the folder `source` into the report's (name: path there).
+def copy_pictures(stage: str, run: str, files: Iterable[str], folder: Path) -> None:
+    """Copy pictures that a stage wrote of a run into the report's folder.
 
     Raises UserError for a file that is missing.
     """
-    for name, target in names.items():
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        with reading(source / name) as path:
-            shutil.copyfile(path, folder / target)
+    for file in files:
+        target = folder / stage_picture(stage, run, file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with reading(Path("metrics", stage, run, file)) as path:
+            shutil.copyfile(path, target)
 
 
 def write_pictures(
@@ -368,7 +371,7 @@ def render(
         picture_name=picture_name,
         picture_side=PICTURE_SIDE,
         thumb_name=thumb_name,
-        inspect_name=inspect_name,
+        stage_picture=stage_picture,
     )
 
 
@@ -402,9 +405,10 @@ def main(arguments: Sequence[str]) -> None:
             thumbs += [each.image for group in duplicates[set_name] for each in group.members]
             write_pictures(Path("data/raw"), set_name, samples, thumbs, folder)
         for each in runs:
-            files = each.inspection.files if each.inspection else []
-            paths = {file: inspect_name(each.name, file) for file in files}
-            copy_pictures(Path("metrics/inspect", each.name), paths, folder)
+            seen = each.inspection.files if each.inspection else []
+            explained = [file for explanation in each.explanations for file in explanation.files]
+            copy_pictures("inspect", each.name, seen, folder)
+            copy_pictures("explain", each.name, explained, folder)
         page = render(params, sets, runs, duplicates)
         (folder / "index.html").write_text(page, "utf-8", newline="\n")
 

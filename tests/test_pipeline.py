@@ -16,7 +16,7 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8")
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
 TOOLS = {"export", "predict", "serve"}
 """Scripts for using what the pipeline made; they are no part of it, so dvc.yaml leaves them out."""
-TENSORFLOW_STAGES = {"weights", "inspect", "features", "prefix", "head", "finetune"}
+TENSORFLOW_STAGES = {"weights", "inspect", "features", "prefix", "head", "finetune", "explain"}
 
 
 def commands(name: str) -> list[str]:
@@ -134,7 +134,7 @@ def test_dvc_reads_the_default_matrix() -> None:
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     names = done.stdout.split()
-    assert len(names) == 5 * 2 + 6 * 4 + 1
+    assert len(names) == 5 * 2 + 7 * 4 + 1
     assert "evaluate@flowers17-vgg19" in names
 
 

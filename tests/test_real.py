@@ -56,7 +56,7 @@ def test_where_images_and_weights_came_from_is_said(clone: Clone) -> None:
 def test_the_ordered_protocol_runs_from_the_same_features(clone: Clone) -> None:
     change = ["-S", "split.protocol=ordered", "-S", "finetune.unfreeze=0"]
     stages = clone.ran("dvc", "exp", "run", *change)
-    assert stages == {"split", "prefix", "head", "finetune", "evaluate", "report"}
+    assert stages == {"split", "prefix", "head", "finetune", "evaluate", "explain", "report"}
     scores = metrics(clone)
     assert scores["head"]["images"] == 243
     assert scores["head"]["accuracy"] > 0.80

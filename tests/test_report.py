@@ -3,6 +3,7 @@ import io
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -139,6 +140,23 @@ def write_inspection(folder: Path, **changed: Any) -> None:
         Image.new("RGB", (32, 32), (200, 90, 160)).save(folder / name)
 
 
+EXPLAINED = {
+    "image": "jpg/image_0005.jpg",
+    "truth": "<b>rose",
+    "prediction": "iris",
+    "probability": 0.95,
+    "truth_probability": 0.01,
+    "files": ["0.jpg", "0_prediction.jpg", "0_truth.jpg"],
+}
+
+
+def write_explanation(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "facts.json").write_text(json.dumps([EXPLAINED]), "utf-8")
+    for name in ("0.jpg", "0_prediction.jpg", "0_truth.jpg"):
+        Image.new("RGB", (32, 32), (90, 200, 160)).save(folder / name)
+
+
 def write_run(folder: Path, backbone: str = "mobilenet", **sources: str) -> None:
     metrics, run = folder / "metrics", f"demo-{backbone}"
     (metrics / "summary").mkdir(parents=True, exist_ok=True)
@@ -160,6 +178,7 @@ def write_run(folder: Path, backbone: str = "mobilenet", **sources: str) -> None
             [(0.65, 0.5, 2), (0.883333, 0.333333, 3)],
         )
     write_inspection(metrics / f"inspect/{run}")
+    write_explanation(metrics / f"explain/{run}")
     write_table(
         metrics / f"classes/{run}.csv",
         CLASS_COLUMNS,
@@ -270,6 +289,22 @@ def test_the_page_shows_the_set_and_what_the_network_sees(folder: Path) -> None:
     assert "-1 1 mean -0.25 of the 1 pictures above View of the first picture top left" in text
 
 
+def test_the_page_shows_where_the_model_looks(folder: Path) -> None:
+    text = " ".join(Elements(write_page(folder)).text.split())
+    assert "the picture for iris for <b>rose iris 95.0 %, truth <b>rose" in text
+    (folder / "metrics/explain/demo-mobilenet/facts.json").write_text("[]", "utf-8")
+    assert "Where the model looks" not in write_page(folder)
+
+
+def test_a_fusion_has_neither_of_its_own(folder: Path) -> None:
+    write_run(folder, "a+b")
+    shutil.rmtree(folder / "metrics/inspect/demo-a+b")
+    shutil.rmtree(folder / "metrics/explain/demo-a+b")
+    (folder / "params.yaml").write_text(PARAMS.replace("fusions: []", "fusions: [a+b]"), "utf-8")
+    page = write_page(folder)
+    assert page.count("Where the model looks") == page.count("What the network sees") == 1
+
+
 def test_the_page_says_why_there_is_no_classifier(folder: Path) -> None:
     picture = inspection()["pictures"][0] | {"predictions": []}
     changed = {"classifier": "its weights are random", "pictures": [picture], "plausible": []}
@@ -331,8 +366,8 @@ def test_every_picture_is_there_and_described(folder: Path) -> None:
     report_folder = folder / "metrics/report"
     pictures = Elements(write_page(folder)).all("img")
     # Twice, being right or mistaken and uncertain, and once in the table of classes, which lacks
-    # a row of <b>rose; and three of what the network sees.
-    assert len(pictures) == 2 * len(PREDICTIONS) + 4 + 3
+    # a row of <b>rose; three of what the network sees and three of where the model looks.
+    assert len(pictures) == 2 * len(PREDICTIONS) + 4 + 3 + 3
     for each in pictures:
         assert each["alt"]
         folder_name = Path(str(each["src"])).parent.name
@@ -453,6 +488,8 @@ def test_no_mistakes_and_nothing_right_are_said(folder: Path) -> None:
         "metrics/reliability/demo-mobilenet-head.csv",
         "metrics/inspect/demo-mobilenet/facts.json",
         "metrics/inspect/demo-mobilenet/view_top_left.jpg",
+        "metrics/explain/demo-mobilenet/facts.json",
+        "metrics/explain/demo-mobilenet/0_truth.jpg",
         "metrics/survey/demo.csv",
         "data/splits/demo.csv",
         "data/duplicates/demo.csv",
@@ -486,6 +523,7 @@ def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
         ("metrics/classes/demo-mobilenet.csv", "class,images\niris,many\n"),
         ("metrics/reliability/demo-mobilenet-head.csv", "confidence\n0.5\n"),
         ("metrics/inspect/demo-mobilenet/facts.json", "{}"),
+        ("metrics/explain/demo-mobilenet/facts.json", '{"image": 1}'),
         ("metrics/survey/demo.csv", "image,width\na,wide\n"),
         ("data/duplicates/demo.csv", "image,class,group\na,iris,first\n"),
     ],

@@ -31,7 +31,7 @@ SHRUNK = {
     r"^(  kind:).*": r"\1 mlp",
 }
 RUN = "demo-demo_backbone"
-STAGES_AFTER_FEATURES = {"head", "finetune", "evaluate", "report"}
+STAGES_AFTER_FEATURES = {"head", "finetune", "evaluate", "explain", "report"}
 
 
 class Clone:
@@ -100,7 +100,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     stages = clone.ran("dvc", "repro")
     assert stages == {
         "download", "weights", "survey", "inspect", "duplicates", "split", "features", "prefix",
-        "head", "finetune", "evaluate", "report",
+        "head", "finetune", "evaluate", "explain", "report",
     }  # fmt: skip
     clone.commit()
     return clone
@@ -130,7 +130,7 @@ def test_the_metrics_file_names_its_weights_and_images(clone: Clone) -> None:
 
 def test_force_gives_the_same_lock_file(clone: Clone) -> None:
     before = clone.lock()
-    assert len(clone.ran("dvc", "repro", "--force")) == 12
+    assert len(clone.ran("dvc", "repro", "--force")) == 13
     assert clone.lock() == before
 
 
@@ -170,7 +170,7 @@ def test_a_new_backbone_runs_for_itself_alone(clone: Clone) -> None:
     stages = clone.ran_in_full("dvc", "exp", "run", "-S", both)
     new = {"weights@mobilenet_v2_035"} | {
         f"{name}@demo-mobilenet_v2_035"
-        for name in ("features", "prefix", "head", "finetune", "evaluate")
+        for name in ("inspect", "features", "prefix", "head", "finetune", "evaluate", "explain")
     }
     assert stages == {*new, "report"}
     clone("git", "stash", "--include-untracked", "--quiet")

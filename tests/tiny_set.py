@@ -165,6 +165,11 @@ class Stages:
 
         self.run(main, *self.PAIR, **{"protocol": "stratified"} | changes)
 
+    def run_explain(self) -> None:
+        from stages.explain import main
+
+        self.run(main, *self.PAIR, "--crop", self.features["crop"])
+
     def run_all(self) -> None:
         write_tiny_set(self.folder / "data/raw/tiny")
         self.run_weights()

@@ -74,6 +74,28 @@ class Inspection:
         return [each["file"] for each in described] + list(self.facts["augmented"])
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """A picture of the stage `explain`: what was predicted, and where the model looks."""
+
+    image: str
+    truth: str
+    prediction: str
+    probability: float
+    files: list[str]
+    """The picture, what speaks for the prediction, and for the truth if that is another."""
+
+
+def parse_explanations(facts: Sequence[Mapping[str, Any]]) -> list[Explanation]:
+    """The stage's facts.json. Raises KeyError or TypeError for something else."""
+    return [
+        Explanation(
+            each["image"], each["truth"], each["prediction"], each["probability"], each["files"]
+        )
+        for each in facts
+    ]
+
+
 def parse_inspection(facts: Mapping[str, Any]) -> Inspection:
     """The stage's facts.json. Raises KeyError or TypeError for something else."""
     given = facts["values"]

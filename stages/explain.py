@@ -1,0 +1,117 @@
+"""Show where the fine-tuned model looks, on a few pictures it has right and a few it has wrong.
+
+    python -m stages.explain --set flowers17 --backbone vgg19 --crop center
+
+Writes `metrics/explain/SET-BACKBONE/`: the pictures, and for each the same one in which what speaks
+for a class is in colour: for the class predicted, and for the true one where that is another.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stages.common.command_line import Parser, one_of, run
+from stages.common.extract import BATCH_SIZE
+from stages.common.files import read_csv, read_json, replacing, write_json
+from stages.common.images import CROPS, Pixels, decode_all
+from stages.common.keras_quiet import keras, tensorflow
+from stages.common.models import load_model
+from stages.common.options import add_run_options
+from stages.common.report_tables import confident_mistakes, parse_predictions, sample_right
+from stages.common.sets import SETS
+
+PICTURES = 4
+"""Of each kind: mistakes, and right ones."""
+SHADE = 0.4
+"""Brightness of what does not speak for a class."""
+
+
+def class_maps(
+    classifier: keras.Model, backbone: str, images: Pixels, labels: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Where in each image something speaks for its label, shape (n, height, width), 0 to 1.
+
+    Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2): the last
+    feature map, weighted by the gradient of the class's score before softmax, without its negative
+    part. The score depends on the map by its pooled features alone; summed over the places the
+    gradient is that of the features, whether they are means or maxima.
+    """
+    head = classifier.get_layer("head")
+    last = head.get_layer("classes")
+    before_last = keras.Model(head.input, last.input)
+    places = classifier.get_layer(backbone)(images.astype(np.float32))
+    features = classifier.get_layer("pool")(places)
+    with tensorflow.GradientTape() as tape:
+        tape.watch(features)
+        scores = keras.ops.matmul(before_last(features), last.kernel) + last.bias
+        own = tensorflow.gather(scores, labels, batch_dims=1)
+    weights = tape.gradient(own, features)
+    maps = np.maximum(np.einsum("nhwc,nc->nhw", np.asarray(places, np.float32), weights), 0)
+    highest = maps.max(axis=(1, 2), keepdims=True)
+    return np.asarray(maps / np.where(highest > 0, highest, 1), np.float32)
+
+
+def has_places(classifier: keras.Model, backbone: str) -> bool:
+    """Whether the network's last feature map has more than one place to look at."""
+    _, *places, _ = classifier.get_layer(backbone).output_shape
+    return bool(np.prod(places) > 1)
+
+
+def coloured_where(picture: Pixels, shares: NDArray[np.float32]) -> Pixels:
+    """A picture (size, size, 3), grey and dark where `shares`, of any lower resolution, are low."""
+    side = len(picture)
+    image = Image.fromarray(shares).resize((side, side), Image.Resampling.BILINEAR)
+    share = np.asarray(image)[..., np.newaxis]
+    grey = SHADE * np.asarray(Image.fromarray(picture).convert("L"), np.float32)[..., np.newaxis]
+    mixed: Pixels = np.round(share * picture + (1 - share) * grey).astype(np.uint8)
+    return mixed
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options, choose pictures, write them with what speaks for which class."""
+    parser = Parser(__doc__)
+    add_run_options(parser)
+    parser.add_argument("--crop", type=one_of(CROPS, "features.crop"), required=True)
+    options = parser.parse_args(arguments)
+    image_set, name = SETS[options.set], f"{options.set}-{options.backbone}"
+    models = Path("models", options.set, options.backbone)
+    classes = read_json(models / "classes.json")
+    predictions = parse_predictions(read_csv(Path(f"metrics/predictions/{name}-finetuned.csv")))
+    chosen = confident_mistakes(predictions, PICTURES) + sample_right(predictions, PICTURES)
+    classifier = load_model(models / "finetuned.keras")
+    if not has_places(classifier, options.backbone):
+        chosen = []
+    names = [each.image for each in chosen]
+    size = classifier.input_shape[1]
+    pictures = np.zeros((len(names), size, size, 3), np.uint8)
+    archive = Path("data/raw", image_set.name, image_set.archive)
+    batches = decode_all(archive, names, size, options.crop, BATCH_SIZE) if names else ()
+    for positions, images in batches:
+        pictures[positions] = images
+
+    shown: dict[str, Pixels] = {}
+    facts: list[dict[str, Any]] = []
+    for kind in ("prediction", "truth") if chosen else ():
+        labels = np.array([classes.index(getattr(each, kind)) for each in chosen])
+        maps = class_maps(classifier, options.backbone, pictures, labels)
+        for place, (picture, shares) in enumerate(zip(pictures, maps, strict=True)):
+            shown[f"{place}_{kind}.jpg"] = coloured_where(picture, shares)
+    for place, each in enumerate(chosen):
+        shown[f"{place}.jpg"] = pictures[place]
+        files = [f"{place}.jpg", f"{place}_prediction.jpg", f"{place}_truth.jpg"]
+        facts.append({**each._asdict(), "files": files[:2] if each.right else files})
+    used = [file for each in facts for file in each["files"]]
+    with replacing(Path("metrics/explain", name)) as folder:
+        folder.mkdir()
+        for file in used:
+            Image.fromarray(shown[file]).save(folder / file, "JPEG", quality=88)
+        write_json(folder / "facts.json", facts)
+    print(f"{name}: {len(facts)} pictures")
+
+
+if __name__ == "__main__":
+    run(main)
