@@ -32,7 +32,7 @@ AFTER = """
 What to try next
   look at the report      {report}
   change something        set `dropout: 0.6` in params.yaml, and `make demo` again:
-                          only head, finetune, evaluate and report run
+                          head, finetune, evaluate, explain and report run
   put it back             set the old value, and `make demo`: nothing is trained
   real flowers            . .venv/bin/activate && dvc repro   (downloads 400 MB; see README.md)
 """
