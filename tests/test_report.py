@@ -850,10 +850,10 @@ def test_the_page_shows_its_pictures_and_fits_any_screen(browser: Chrome, folder
 def test_tables_are_sorted_by_their_heads(browser: Chrome, folder: Path) -> None:
     write_wide_run(folder)
     open_page(browser, folder)
-    name, _, images, *_ = browser.find_elements(By.CSS_SELECTOR, ".classes thead th")
+    name, _, images, *_ = browser.find_elements(By.CSS_SELECTOR, ".run .classes thead th")
     name.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
     assert name.get_attribute("aria-sort") == "ascending"
-    assert values(browser, ".classes tbody th", "e.textContent") == [
+    assert values(browser, ".run .classes tbody th", "e.textContent") == [
         f"class {number}" for number in range(102)
     ]
     images.find_element(By.TAG_NAME, "button").click()
@@ -861,7 +861,7 @@ def test_tables_are_sorted_by_their_heads(browser: Chrome, folder: Path) -> None
     assert (name.get_attribute("aria-sort"), images.get_attribute("aria-sort")) == (
         None, "descending",
     )  # fmt: skip
-    assert values(browser, ".classes td:nth-child(3)", "Number(e.textContent)") == [
+    assert values(browser, ".run .classes td:nth-child(3)", "Number(e.textContent)") == [
         *range(102, 0, -1)
     ]
 
