@@ -50,10 +50,7 @@ def prediction_rows(
 def class_rows(
     truth: NDArray[np.int64], predicted: Sequence[NDArray[np.int64]], classes: Sequence[str]
 ) -> list[list[Any]]:
-    """One row for each class: name, images, and recall and precision by each model, or empty.
-
-    Last comes the last model's recall once more, for a plot that asks for no model.
-    """
+    """One row for each class: name, images, and recall and precision by each model, or empty."""
     images = np.bincount(truth, minlength=len(classes))
     columns: list[Sequence[Any]] = [classes, images.tolist()]
     for each in predicted:
@@ -62,7 +59,6 @@ def class_rows(
             ["" if np.isnan(score) else f"{score:.6f}" for score in scores]
             for scores in (recall(counts), precision(counts))
         ]
-    columns.append(columns[-2])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -177,8 +173,7 @@ def main(arguments: Sequence[str]) -> None:
     write_csv(
         Path(f"metrics/classes/{run_name}.csv"),
         ["class", "images"]
-        + [f"{name}_{kind}" for name in given for kind in ("recall", "precision")]
-        + ["recall"],
+        + [f"{name}_{kind}" for name in given for kind in ("recall", "precision")],
         class_rows(truth, predicted, classes),
     )
     summary = info | {"protocol": options.protocol, "part": part, "classes": classes}

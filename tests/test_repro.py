@@ -262,7 +262,7 @@ def test_graph_plots_and_status(clone: Clone) -> None:
     shown = clone.try_("dvc", "plots", "show")
     assert (shown.returncode, shown.stderr) == (0, "")
     page = (clone.folder / "dvc_plots/index.html").read_text()
-    titles = ("Training and validation", "Confusion matrix", "Share of each class", "Reliability")
+    titles = ("Training and validation", "Confusion matrix", "Recall of each class", "Reliability")
     for words in titles:
         assert words in page
     shutil.rmtree(clone.folder / "dvc_plots")
