@@ -7,11 +7,13 @@ The floors are a few images below what the run gave when it was written (see REA
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stages.common.files import read_json, write_json
 from tests.test_repro import Clone
 
 pytestmark = [
@@ -61,3 +63,19 @@ def test_the_ordered_protocol_runs_from_the_same_features(clone: Clone) -> None:
     assert scores["head"]["images"] == 243
     assert scores["head"]["accuracy"] > 0.80
     assert scores["finetuned"] == scores["head"]
+
+
+def test_daisies_need_preprocessing(clone: Clone) -> None:
+    """MobileNetV2 with ImageNet's classifier, before anything is trained."""
+    write_json(clone.folder / "data/weights/mobilenet_v2.json", {"source": "mirror"})
+    clone(
+        sys.executable, "-m", "stages.inspect", "--set", "flowers17", "--backbone", "mobilenet_v2",
+        "--image_size", "larger", "--crop", "center", "--pooling", "avg", "--views", "plain",
+        "--precision", "auto", "--augment", "none", "--seed", "42",
+        FLOWERS_MIRROR=str(Path(os.environ["FLOWERS_MIRROR"]).resolve()),
+    )  # fmt: skip
+    facts = read_json(clone.folder / "metrics/inspect/flowers17-mobilenet_v2/facts.json")
+    (daisies,) = facts["plausible"]
+    assert (daisies["imagenet"], daisies["images"]) == ("daisy", 80)
+    assert daisies["plain"] <= 1
+    assert daisies["preprocessed"] >= 79
