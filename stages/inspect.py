@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.common.augmentation import augment
+from stages.common.augmentation import RandomCrop, crop_side
 from stages.common.backbones import BACKBONES
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.extract import BATCH_SIZE, add_image_options, image_side
@@ -129,13 +129,12 @@ def count_plausible(
     ]
 
 
-def augmented(picture: Pixels, names: str, seed: int) -> Pixels:
-    """AUGMENTED random changes of a picture (size, size, 3), as fine-tuning sees it."""
+def random_crops(picture: Pixels, name: str, seed: int) -> Pixels:
+    """AUGMENTED random crops of a picture (size, size, 3), as fine-tuning shows them `name`."""
     keras.utils.set_random_seed(seed)
     pictures = np.stack([picture] * AUGMENTED).astype(np.float32)
-    inputs = keras.Input(picture.shape)
-    changed = keras.Model(inputs, augment(inputs, names))(pictures, training=True)
-    return np.clip(np.asarray(changed), 0, 255).astype(np.uint8)
+    crops = RandomCrop(crop_side(name, picture.shape[0]))(pictures, training=True)
+    return np.round(np.asarray(crops)).astype(np.uint8)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -205,8 +204,8 @@ def main(arguments: Sequence[str]) -> None:
     shown = dict(zip([each["file"] for each in facts["pictures"]], pictures, strict=True))
     for view, each in zip(options.views, facts["views"], strict=True):
         shown[each["file"]] = see(pictures[:1], view)[0]
-    if options.augment != "none":
-        changed = augmented(pictures[0], options.augment, options.seed)
+    if options.augment == "crop":
+        changed = random_crops(pictures[0], name, options.seed)
         facts["augmented"] = [f"augmented_{place}.jpg" for place in range(AUGMENTED)]
         shown |= dict(zip(facts["augmented"], changed, strict=True))
     with replacing(Path(f"metrics/inspect/{image_set.name}-{name}")) as folder:

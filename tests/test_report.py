@@ -312,7 +312,7 @@ def test_the_page_says_why_there_is_no_classifier(folder: Path) -> None:
     text = " ".join(Elements(write_page(folder)).text.split())
     assert "What the untouched network would call them is not known: its weights are rand" in text
     assert "preprocessed" not in text
-    assert "Random changes" not in text
+    assert "Random crops" not in text
 
 
 def test_the_page_shows_a_head_alone(folder: Path) -> None:

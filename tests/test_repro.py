@@ -143,6 +143,11 @@ def test_an_experiment_with_another_dropout(clone: Clone) -> None:
     assert path == "metrics/demo/demo_backbone.json"
     assert {name.split(".")[0] for name in changes[path]} >= {"head", "finetuned"}
     assert "head.log_loss" in changes[path]
+    overlaid = clone.try_("dvc", "plots", "diff", "HEAD")
+    assert (overlaid.returncode, overlaid.stderr) == (0, "")
+    page = (clone.folder / "dvc_plots/index.html").read_text()
+    assert all(f'"rev": "{revision}"' in page for revision in ("HEAD", "workspace"))
+    shutil.rmtree(clone.folder / "dvc_plots")
     finetuned, head = clone(sys.executable, "-m", "scripts.compare").splitlines()
     assert finetuned.startswith("demo demo_backbone finetuned: 272 images, accuracy ")
     assert head.startswith("demo demo_backbone head: 272 images, accuracy ")
