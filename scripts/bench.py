@@ -1,0 +1,161 @@
+"""Measure the pipeline side by side with plain scripts and with what the machine can do at all.
+
+    python -m scripts.bench --short
+    python -m scripts.bench --output new.json --compare old.json
+    python -m scripts.bench --only memory scale --repeats 1
+
+The images are those of the folder FLOWERS_MIRROR, or of ../shared/mirror; else they are generated.
+The parts are repeated in turn. Printed are the medians with their spread, ratios of what was
+measured in the same repeat, and beside each the goal, where there is one. `memory` and `scale` run
+for hours and only where `--only` names them, or `--long` is given.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from scripts.bench_images import mirror
+from scripts.bench_lines import LINES, shares
+from scripts.bench_machine import machine_facts
+from scripts.bench_parts import FULL_PARTS, PARTS, SIZES, Bench, Plan
+from scripts.bench_statistics import comparison_table, result_table, summarize, table
+from stages.common.command_line import Parser, UserError, number, one_of, run
+from stages.common.files import read_json, write_json
+from stages.common.sets import SETS
+
+OUTPUT = Path("metrics/bench/result.json")
+FULL = Plan(SETS["flowers17"].images, 1360, 1, 340, 8, tuple(SIZES), 3)
+SHORT = Plan(170, 34, 1, 34, 1, ("mobilenet",), 1)
+SHORT_PARTS = ("guide", "features", "nothing")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; raises UserError where they are out of range."""
+    parser = Parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--short", action="store_true", help="few images, once: two minutes")
+    parser.add_argument("--long", action="store_true", help="with memory and scale: hours")
+    names = [*PARTS, *FULL_PARTS]
+    parser.add_argument("--only", nargs="+", type=one_of(names, "part"), help=" ".join(names))
+    parser.add_argument("--repeats", type=number(int, 1, 1000))
+    parser.add_argument("--images", type=number(int, 34, 1360), help="of the set, for the pipeline")
+    parser.add_argument("--backbones", nargs="+", type=one_of([*SIZES], "backbone"))
+    parser.add_argument("--scale", nargs="+", type=number(int, 34), help="in place of its sizes")
+    parser.add_argument("--weights", choices=["imagenet", "random"], default="random")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON; %(default)s")
+    parser.add_argument("--compare", type=Path, help="the JSON of an earlier run")
+    return parser.parse_args(arguments)
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """The short or the full plan, with what the options change of it."""
+    plan = SHORT if options.short else FULL
+    changes: dict[str, Any] = {"repeats": options.repeats, "images": options.images}
+    changes["backbones"] = tuple(options.backbones or ())
+    changes["scale"] = tuple(options.scale or ())
+    plan = replace(plan, **{name: value for name, value in changes.items() if value})
+    return replace(plan, guide_images=min(plan.guide_images, plan.images))
+
+
+def measure(bench: Bench, names: Sequence[str]) -> list[dict[str, float]]:
+    """Prepare the parts, then measure them in turn, as often as the plan says."""
+    parts = {}
+    for name in names:
+        tell(f"preparing {name}")
+        parts[name] = (PARTS | FULL_PARTS)[name](bench)
+    repeats: list[dict[str, float]] = [{} for _ in range(bench.plan.repeats)]
+    for count, repeat in enumerate(repeats, 1):
+        for name, part in parts.items():
+            started = time.monotonic()
+            repeat |= part.measure()
+            tell(f"{name} {count} of {len(repeats)}: {time.monotonic() - started:.0f} s")
+    return repeats
+
+
+def tell(text: str) -> None:
+    """Say on stderr how far it is."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def notes(bench: Bench) -> list[str]:
+    """What a reader has to know about how the figures came about."""
+    plan = bench.plan
+    lines = [f"Images: {'; '.join(bench.images) or 'the sets of the mirror, as they are'}."]
+    lines.append(
+        f"Weights: {bench.weights}"
+        + ("; what is computed takes the same time." if bench.weights == "random" else ".")
+    )
+    lines.append(
+        f"Plain guide: {plan.guide_epochs} epoch of {plan.guide_images} of {plan.images} images "
+        "timed, ten of all counted; its start-up counted once."
+    )
+    lines.append(
+        f"Fine-tuning: {plan.article_images} images; the second of two epochs of the plain script, "
+        "and for the pipeline the difference between one epoch and four, by three."
+    )
+    whole = plan.images == FULL.images
+    return lines + ([] if whole else ["Part of the set: goals of the whole set are left out."])
+
+
+def show(result: Mapping[str, Any]) -> str:
+    """The result as text."""
+    machine = result["machine"]
+    sets = " ".join(machine["instruction_sets"]) or "none of those looked for"
+    text = [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"{sets}; load before {machine['load_before']}",
+        *result["notes"],
+        "",
+        result_table(result["lines"]),
+    ]
+    if result["parts"]:
+        text += ["", "Where the features stage spends its time, in seconds", table(result["parts"])]
+    return "\n".join(text)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options, measure, print and write the result."""
+    options = parse(arguments)
+    old = read_old(options.compare) if options.compare else None
+    plan, machine = plan_of(options), machine_facts()
+    names = options.only or (SHORT_PARTS if options.short else [*PARTS])
+    if options.long and not options.only:
+        names = [*names, *FULL_PARTS]
+    where = mirror()
+    tell(f"images of {where}" if where else "no mirror: images are generated")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        bench = Bench(Path(folder), plan, options.weights)
+        repeats = measure(bench, names)
+    result = {
+        "machine": machine,
+        "notes": notes(bench),
+        "lines": summarize(LINES, repeats, whole_set=plan.images == FULL.images),
+        "parts": shares(repeats[0], plan.backbones),
+        "repeats": repeats,
+    }
+    print(show(result))
+    write_json(options.output, result)
+    if old:
+        print(f"\nAgainst {options.compare}\n{comparison_table(old['lines'], result['lines'])}")
+    tell(f"written to {options.output}")
+
+
+def read_old(path: Path) -> Any:
+    """An earlier result. Raises UserError where the file is none."""
+    try:
+        old = read_json(path)
+        old["lines"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is no result of an earlier run; name one written by --output"
+        ) from None
+    return old
+
+
+if __name__ == "__main__":
+    run(main)
