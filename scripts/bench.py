@@ -64,7 +64,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 def measure(bench: Bench, names: Sequence[str]) -> list[dict[str, float]]:
     """Prepare the parts, then measure them in turn, as often as the plan says."""
-    parts = {}
+    parts: dict[str, Any] = {}
     for name in names:
         tell(f"preparing {name}")
         parts[name] = (PARTS | FULL_PARTS)[name](bench)
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(Path(folder), plan, options.weights)
         repeats = measure(bench, names)
-    result = {
+    result: dict[str, Any] = {
         "machine": machine,
         "notes": notes(bench),
         "lines": summarize(LINES, repeats, whole_set=plan.images == FULL.images),

@@ -119,7 +119,7 @@ def shares(measured: Mapping[str, float], backbones: Sequence[str]) -> list[list
     for name in backbones:
         whole = measured.get(f"whole {name}")
         if whole:
-            seconds = [measured[f"{part} {name}"] for part in PARTS]
+            seconds = [measured[f"part {part} {name}"] for part in PARTS]
             rows.append([name, *map(digits, seconds), digits(whole)])
             rows.append(["", *(f"{value / whole:.0%}" for value in seconds), ""])
     if len(rows) == 1:

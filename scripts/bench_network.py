@@ -23,6 +23,7 @@ from stages.common import images
 from stages.common.backbones import build, pooling_layer
 from stages.common.command_line import Parser, run
 from stages.common.extract import BATCH_SIZE
+from stages.common.extract import extract as stage_extract
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.precision import set_precision
 from stages.common.sets import SETS
@@ -42,7 +43,7 @@ def forward_speed(backbone: str, size: int, batches: int) -> dict[str, float]:
     speeds = {}
     for precision in ("float32", "bfloat16"):
         keras.utils.clear_session()
-        set_precision(precision)  # type: ignore[arg-type]
+        set_precision(precision)
         trunk = build(backbone, size)
         network = keras.Model(trunk.input, pooling_layer("avg")(trunk.output))
         forward = tensorflow.function(lambda batch, network=network: network(batch, training=False))
@@ -122,7 +123,7 @@ def features_parts(arguments: Sequence[str]) -> dict[str, float]:
 
         whole(clock.timed("forward", network), counted(), *others)
 
-    whole = clock.timed("loop", features.extract)
+    whole = clock.timed("loop", stage_extract)
     read, resize, decode = images.read_members, Image.Image.resize, images.decode
     with (
         mock.patch.object(features, "extract", extract),
@@ -162,8 +163,14 @@ def main(arguments: Sequence[str]) -> None:
         result = features_parts(others)
     else:
         given = vars(parser.parse_args(others))
-        measure = {"forward": forward_speed, "matrix": matrix_speed, "decode": decode_speed}[what]
-        result = measure(**{name: value for name, value in given.items() if value is not None})
+        measures: dict[str, Callable[..., dict[str, float]]] = {
+            "forward": forward_speed,
+            "matrix": matrix_speed,
+            "decode": decode_speed,
+        }
+        result = measures[what](
+            **{name: value for name, value in given.items() if value is not None}
+        )
     print(json.dumps(result), flush=True)
 
 

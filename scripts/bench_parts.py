@@ -71,12 +71,12 @@ class Bench:
         return folder
 
     def workspace(self, images: int, parameters: Mapping[str, Any]) -> Workspace:
-        """A scratch copy whose set has `images` images, downloaded, and weights of its backbones."""
+        """A scratch copy whose set has `images` images, downloaded, with its backbones' weights."""
         self.made += 1
         workspace = Workspace(
             self.folder / f"workspace-{self.made}",
             self.files(images),
-            {"sets": [SET], "weights": self.weights} | parameters,
+            {"sets": [SET], "weights": self.weights, **parameters},
             resized_set(SET, images),
         )
         workspace.dvc("repro", "download", "weights")
@@ -96,8 +96,9 @@ def resized_set(name: str, images: int) -> str:
     ordered = (image_set.ordered_train or 0) * images // image_set.images
     return (
         f"\nfrom dataclasses import replace\n"
-        f"SETS[{name!r}] = replace(SETS[{name!r}], images={images}, ordered_train={max(1, ordered)}, "
-        f"label_file=None, official_file=None, files=SETS[{name!r}].files[:1])\n"
+        f"SETS[{name!r}] = replace(SETS[{name!r}], images={images}, "
+        f"ordered_train={max(1, ordered)}, label_file=None, official_file=None, "
+        f"files=SETS[{name!r}].files[:1])\n"
     )
 
 
@@ -116,7 +117,7 @@ def stage_measures(workspace: Workspace) -> dict[str, float]:
 
 
 class Guide:
-    """The guide's recipe by the pipeline, cold and with another dropout, and by the plain script."""
+    """The guide's recipe: by the pipeline, cold and with another dropout, and by the script."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -233,9 +234,9 @@ class Features:
             parts = done.result()
             measured[f"{count} {name}"] = parts["rest"] / parts["rest_images"]
             if count == "one":
-                measured |= {f"{part} {name}": seconds for part, seconds in parts.items()}
+                measured |= {f"part {part} {name}": seconds for part, seconds in parts.items()}
                 measured[f"whole {name}"] = done.seconds
-                measured[f"start-up {name}"] = done.seconds - parts["loop"]
+                measured[f"part start-up {name}"] = done.seconds - parts["loop"]
                 measured[f"features {name}"] = parts["rest_images"] / parts["rest"]
                 measured[f"features whole {name}"] = self.bench.plan.images / done.seconds
         return measured

@@ -15,7 +15,9 @@ class Goal(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """For the reader."""
         if self.low == -math.inf:
             return f"at most {self.high:g}"
         return (
@@ -82,7 +84,7 @@ def summarize(
         entry |= {"least": low, "greatest": high, "repeats": len(values)}
         if line.goal and (whole_set or not line.whole_set):
             met = line.goal.low <= middle <= line.goal.high
-            entry |= {"goal": str(line.goal), "verdict": "met" if met else "missed"}
+            entry |= {"goal": line.goal.text, "verdict": "met" if met else "missed"}
         found.append(entry)
     return found
 
@@ -94,7 +96,7 @@ def digits(value: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as lines with aligned columns, the first to the left, the others to the right."""
+    """Rows of text as lines with aligned columns, all but the first to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -1,4 +1,4 @@
-"""The article's recipe as a plain Keras script, for `scripts.bench` to time: InceptionV3 fine-tuned.
+"""The article's recipe as a plain Keras script, for `scripts.bench` to time: fine-tuning.
 
     python -m scripts.plain_article ARCHIVE LABELS --epochs 2
 

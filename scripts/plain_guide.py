@@ -25,9 +25,11 @@ class Stopwatch(keras.callbacks.Callback):  # type: ignore[misc]
         self.seconds: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+        """Start the watch."""
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+        """Stop the watch."""
         self.seconds.append(time.perf_counter() - self.started)
 
 
