@@ -1,10 +1,10 @@
 # `make help` lists what can be made. Everything works in .venv, which is set up when it is missing.
 
-.PHONY: help setup hub onnx demo test slow lint requirements
+.PHONY: help setup hub onnx demo test slow lint bench bench-short requirements
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: .venv/installed  ## install the pinned requirements into .venv, and nothing else
 
@@ -30,6 +30,12 @@ lint: setup  ## check format, lint and types
 	@.venv/bin/ruff format --check
 	@.venv/bin/ruff check
 	@.venv/bin/mypy stages scripts tests
+
+bench: setup  ## measure the pipeline against plain scripts and the machine's limits: about an hour
+	@.venv/bin/python -m scripts.bench
+
+bench-short: setup  ## the same on few images, for every change: two minutes on two quiet cores
+	@.venv/bin/python -m scripts.bench --short
 
 requirements: setup  ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \

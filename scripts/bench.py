@@ -30,7 +30,7 @@ from stages.common.sets import SETS
 
 OUTPUT = Path("metrics/bench/result.json")
 FULL = Plan(SETS["flowers17"].images, 1360, 1, 340, 8, tuple(SIZES), 3)
-SHORT = Plan(170, 34, 1, 34, 1, ("mobilenet",), 1)
+SHORT = Plan(170, 34, 1, 119, 1, ("mobilenet",), 1)
 SHORT_PARTS = ("guide", "features", "nothing")
 
 
@@ -43,9 +43,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     names = [*PARTS, *FULL_PARTS]
     parser.add_argument("--only", nargs="+", type=one_of(names, "part"), help=" ".join(names))
     parser.add_argument("--repeats", type=number(int, 1, 1000))
-    parser.add_argument("--images", type=number(int, 34, 1360), help="of the set, for the pipeline")
+    parser.add_argument(
+        "--images", type=number(int, 119, 1360), help="of the set, for the pipeline"
+    )
     parser.add_argument("--backbones", nargs="+", type=one_of([*SIZES], "backbone"))
-    parser.add_argument("--scale", nargs="+", type=number(int, 34), help="in place of its sizes")
+    parser.add_argument("--scale", nargs="+", type=number(int, 119), help="in place of its sizes")
     parser.add_argument("--weights", choices=["imagenet", "random"], default="random")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON; %(default)s")
     parser.add_argument("--compare", type=Path, help="the JSON of an earlier run")

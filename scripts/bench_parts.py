@@ -25,6 +25,8 @@ from stages.common.sets import SETS
 SET = "flowers17"
 EPOCHS = 10
 """Of the guide's recipe."""
+LEAST_OF_A_CLASS = 7
+"""Images, so that five train, of which the head stage holds a fifth out."""
 SIZES = {"vgg19": 224, "inception_v3": 250, "mobilenet": 224}
 """Side of the images, in pixels, that a backbone is measured at."""
 NETWORK = ("-m", "scripts.bench_network")
@@ -91,8 +93,9 @@ def resized_set(name: str, images: int) -> str:
     """
     image_set = SETS[name]
     classes = len(image_set.class_names)
-    if images % classes or images < 2 * classes:
-        raise UserError(f"--images {images} is no multiple of {classes} from {2 * classes}")
+    least = LEAST_OF_A_CLASS * classes
+    if images % classes or images < least:
+        raise UserError(f"{images} images of {name} are no multiple of {classes} from {least}")
     ordered = (image_set.ordered_train or 0) * images // image_set.images
     return (
         f"\nfrom dataclasses import replace\n"

@@ -92,7 +92,9 @@ def main() -> None:
             parts[row["part"]][row["image"]] = int(row["label"])
     classes = 1 + max(label for part in parts.values() for label in part.values())
     model = classifier(classes, None if options.weights == "random" else options.weights)
-    model.compile(keras.optimizers.Adamax(1e-2), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        keras.optimizers.Adamax(1e-2), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     watch = Stopwatch()
     model.fit(
         dataset(options.archive, parts["train"]),

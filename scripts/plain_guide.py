@@ -62,7 +62,9 @@ def main() -> None:
     )
     weights = None if options.weights == "random" else options.weights
     model = classifier(len(train.class_names), options.dropout, weights)
-    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     watch = Stopwatch()
     model.fit(train, validation_data=val, epochs=options.epochs, callbacks=[watch], verbose=2)
     print(json.dumps({"epochs": watch.seconds}))
