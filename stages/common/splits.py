@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
@@ -74,6 +73,9 @@ def choose_rows(table: SplitTable, repeat: int, refit: bool, seed: int) -> Rows:
     if table.reported_part == "test":
         final = np.union1d(train, val) if refit else train
         return Rows(train, val, final, np.setdiff1d(val, final))
+    # Here, as the stages that only read a split would spend most of their time on importing it.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     slices = StratifiedGroupKFold(SLICES, shuffle=True, random_state=seed)
     try:
         kept, held_out = next(slices.split(train, table.labels[train], table.groups[train]))
