@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from stages.common.scores import (
     accuracy,
@@ -286,3 +287,19 @@ def test_scores_are_those_of_scikit_learn() -> None:
             sklearn.metrics.log_loss(truth, shares),
         ]
         assert found == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (3, 5), (4, 4), (12, 30), (0, 60), (99, 70)])
+def test_interval_and_test_are_those_of_scipy(first: int, second: int) -> None:
+    images = first + second
+    expected = binomtest(first, images)
+    interval = expected.proportion_ci(0.95, method="wilson")
+    assert wilson_interval(first, images) == pytest.approx((interval.low, interval.high), rel=1e-12)
+    only_first = np.arange(images) < first
+    found = mcnemar(only_first, ~only_first).p_value
+    assert round(found, 6) == round(float(expected.pvalue), 6)
+
+
+def test_mcnemar_of_many_images_is_finite_and_fast() -> None:
+    only_first = np.arange(100_000) < 49_800
+    assert mcnemar(only_first, ~only_first).p_value == pytest.approx(0.2067, abs=1e-3)

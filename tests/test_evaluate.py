@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -7,7 +9,7 @@ from stages.common.files import read_csv, read_json, write_csv
 from stages.common.scores import wilson_interval
 from stages.common.splits import part_columns
 from stages.evaluate import class_rows, prediction_rows, reliability_rows
-from tests.tiny_set import Stages
+from tests.tiny_set import ROOT, Stages
 
 METRICS = "metrics/tiny/demo_backbone.json"
 
@@ -173,3 +175,10 @@ def test_tensorflow_is_not_needed() -> None:
 
     code = "import sys, stages.evaluate; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_evaluate_imports_nothing_slow() -> None:
+    code = "import sys, stages.evaluate; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not {"scipy", "sklearn", "tensorflow", "matplotlib"} & set(done.stdout.split())
+    assert "numpy" in done.stdout.split()
