@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.common.files import release
 from stages.common.keras_quiet import keras
 
 Values = NDArray[Any]
@@ -56,4 +57,6 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Batch number `step`: values (n, ...) and targets (n, classes)."""
         rows, views = self.dealt[step]
-        return self.values[rows, views].astype(np.float32), self.targets[rows]
+        values, targets = self.values[rows, views].astype(np.float32), self.targets[rows]
+        release(self.values)
+        return values, targets

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of
-from stages.common.files import replacing
+from stages.common.files import release, replacing
 from stages.common.images import CROPS, VIEWS, Pixels, see
 from stages.common.keras_quiet import keras
 from stages.common.options import add_run_options
@@ -97,6 +97,7 @@ def extract(
                     f"activations up to {np.abs(values).max():g} do not fit {np.dtype(dtype)} in "
                     f"{path}; set features.precision to float32"
                 )
+            release(array)
             bar.update(len(positions))
         if array is not None:
             array.flush()

@@ -3,11 +3,14 @@
 import csv
 import hashlib
 import json
+import mmap
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 
 @contextmanager
@@ -75,3 +78,14 @@ def read_csv(path: Path) -> list[Mapping[str, str]]:
     """The rows of a table with a header line, every value as text."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def release(array: NDArray[Any]) -> None:
+    """Let go of the pages of an array that is mapped from a file; others are left alone.
+
+    They stay in the system's cache and come back when they are looked at, but no longer count as
+    memory of this process, which would grow with the file.
+    """
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)

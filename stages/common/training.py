@@ -18,6 +18,7 @@ from stages.common.batches import Batches, Values
 from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import Parser, UserError, number, one_of
 from stages.common.epoch_progress import EpochProgress
+from stages.common.files import release
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.progress import progress_bar
 from stages.common.results import HISTORY_COLUMNS, History
@@ -254,6 +255,7 @@ def predict(
     with progress_bar(total=len(values), desc="predicting", unit=" images", delay=2) as bar:
         for start in range(0, len(values), batch_size):
             block = values[start : start + batch_size, :views].astype(np.float32)
+            release(values)
             flat = predict_batch(block.reshape(-1, *block.shape[2:]))
             blocks.append(flat.reshape(len(block), views, -1).mean(axis=1))
             bar.update(len(block))
