@@ -84,24 +84,22 @@ def tell(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def notes(bench: Bench) -> list[str]:
-    """What a reader has to know about how the figures came about."""
+def notes(bench: Bench, names: Sequence[str], whole_set: bool) -> list[str]:
+    """What a reader has to know about how the figures of these parts came about."""
     plan = bench.plan
-    lines = [f"Images: {'; '.join(bench.images) or 'the sets of the mirror, as they are'}."]
-    lines.append(
-        f"Weights: {bench.weights}"
-        + ("; what is computed takes the same time." if bench.weights == "random" else ".")
-    )
-    lines.append(
-        f"Plain guide: {plan.guide_epochs} epoch of {plan.guide_images} of {plan.images} images "
-        "timed, ten of all counted; its start-up counted once."
-    )
-    lines.append(
-        f"Fine-tuning: {plan.article_images} images; the second of two epochs of the plain script, "
-        "and for the pipeline the difference between one epoch and four, by three."
-    )
-    whole = plan.images == FULL.images
-    return lines + ([] if whole else ["Part of the set: goals of the whole set are left out."])
+    lines = [f"Images: {'; '.join(bench.images) or 'none needed'}."]
+    lines.append(f"Weights: {bench.weights}; the time does not depend on their values.")
+    if "guide" in names:
+        lines.append(
+            f"Plain guide: {plan.guide_epochs} epoch of {plan.guide_images} of {plan.images} "
+            "images timed, ten of all counted; start-up counted once."
+        )
+    if "article" in names:
+        lines.append(
+            f"Fine-tuning: {plan.article_images} images; the second of two epochs of the plain "
+            "script; of the pipeline a third of what four epochs take more than one."
+        )
+    return lines + ([] if whole_set else ["Fewer images: goals for all of them are left out."])
 
 
 def show(result: Mapping[str, Any]) -> str:
@@ -133,10 +131,11 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(Path(folder), plan, options.weights)
         repeats = measure(bench, names)
+    whole_set = plan.images == FULL.images and not plan.scale
     result: dict[str, Any] = {
         "machine": machine,
-        "notes": notes(bench),
-        "lines": summarize(LINES, repeats, whole_set=plan.images == FULL.images),
+        "notes": notes(bench, names, whole_set),
+        "lines": summarize(LINES, repeats, whole_set),
         "parts": shares(repeats[0], plan.backbones),
         "repeats": repeats,
     }

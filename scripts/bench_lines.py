@@ -102,6 +102,7 @@ def stage_lines() -> list[Line]:
                 f"{scale} last",
                 f"{scale} first",
                 CONSTANT,
+                whole_set=True,
             ),
             Line(f"{stage}: a further image", "s", f"{scale} last"),
             Line(f"{stage}: fewest images", "GB", f"{scale} least"),

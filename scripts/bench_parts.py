@@ -273,7 +273,7 @@ class Memory:
 
     def __init__(self, bench: Bench) -> None:
         self.bench, image_set, folder = bench, SETS[self.set_name], mirror()
-        self.files, self.code = folder, ""
+        self.files, self.code, what = folder, "", f"all of the mirror's {image_set.archive}"
         if folder is None or not (folder / image_set.archive).is_file():
             images = image_set.images // len(image_set.class_names) * len(image_set.class_names)
             chosen, what = pictures(self.set_name, images)
@@ -282,7 +282,7 @@ class Memory:
                 resized_set(self.set_name, images),
             )
             write_archive(self.files / image_set.archive, image_set.image_pattern, chosen)
-            bench.images.append(what)
+        bench.images.append(what)
 
     def measure(self) -> dict[str, float]:
         """One run of everything for each backbone."""
@@ -316,17 +316,17 @@ class Scale:
     backbone: ClassVar = "demo_backbone"
     pictures: ClassVar = 10
     """Different ones of each class; the archive holds them again and again."""
+    parameters: ClassVar = {"sets": [SET], "backbones": [backbone], "finetune.epochs": 1}
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        bench.images.append(f"for scale, {self.pictures} of each class again and again")
         self.workspaces = [self.prepare(size) for size in bench.plan.scale or self.sizes]
 
     def prepare(self, images: int) -> Workspace:
         """A workspace with so many images and no duplicates among them; nothing goes by DVC."""
         image_set, folder = SETS[SET], self.bench.folder / f"scale-{images}"
-        workspace = Workspace(
-            folder, folder, {"sets": [SET], "backbones": [self.backbone]}, resized_set(SET, images)
-        )
+        workspace = Workspace(folder, folder, self.parameters, resized_set(SET, images))
         classes = len(image_set.class_names)
         chosen = [*pictures(SET, classes * self.pictures)[0]]
         per_class = images // classes
