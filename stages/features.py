@@ -12,7 +12,14 @@ from pathlib import Path
 
 from stages.common.backbones import BACKBONES, pooling_layer
 from stages.common.command_line import Parser, run
-from stages.common.extract import BATCH_SIZE, add_image_options, extract, image_side, load_backbone
+from stages.common.extract import (
+    BATCH_SIZE,
+    add_image_options,
+    extract,
+    image_side,
+    load_backbone,
+    one_graph,
+)
 from stages.common.files import read_json, write_json
 from stages.common.images import decode_all
 from stages.common.keras_quiet import keras
@@ -40,12 +47,11 @@ def main(arguments: Sequence[str]) -> None:
         options.precision,
     )
     network = keras.Model(backbone.input, pooling_layer(options.pooling)(backbone.output))
-    network.compile(jit_compile=False)
     print(f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}")
 
     path = Path("data/features", image_set.name, f"{options.backbone}.npy")
     batches = decode_all(archive, image_set.image_names, size, options.crop, BATCH_SIZE)
-    extract(network.predict_on_batch, batches, image_set.images, options.views, "float32", path)
+    extract(one_graph(network), batches, image_set.images, options.views, "float32", path)
     write_json(
         path.with_suffix(".json"),
         {

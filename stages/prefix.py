@@ -16,7 +16,14 @@ import numpy as np
 
 from stages.common.backbones import cut_for
 from stages.common.command_line import Parser, run
-from stages.common.extract import BATCH_SIZE, add_image_options, extract, image_side, load_backbone
+from stages.common.extract import (
+    BATCH_SIZE,
+    add_image_options,
+    extract,
+    image_side,
+    load_backbone,
+    one_graph,
+)
 from stages.common.files import read_json, replacing, write_json
 from stages.common.images import decode_all
 from stages.common.keras_quiet import keras
@@ -56,10 +63,9 @@ def main(arguments: Sequence[str]) -> None:
             f"a map of {cut.shape[1:]} of each, as {dtype}"
         )
         network = keras.Model(backbone.input, cut)
-        network.compile(jit_compile=False)
         batches = decode_all(archive, image_set.image_names, size, options.crop, BATCH_SIZE)
         extract(
-            (lambda images: images) if pixels else network.predict_on_batch,
+            (lambda images: images) if pixels else one_graph(network),
             batches,
             image_set.images,
             options.views,

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from stages.common.backbones import BACKBONES, Backbone, build
 from stages.common.command_line import Parser, UserError
-from stages.common.extract import add_image_options, extract, image_side, load_backbone
+from stages.common.extract import (
+    add_image_options,
+    extract,
+    image_side,
+    load_backbone,
+    one_graph,
+)
 from stages.common.keras_quiet import keras
 
 Pixels = NDArray[np.uint8]
@@ -207,3 +213,25 @@ def test_weights_that_do_not_fit_are_named(tiny_weights: Path) -> None:
     tiny_weights.write_bytes(b"rubbish")
     with pytest.raises(UserError, match=r"tiny\.weights\.h5 does not fit tiny"):
         load_backbone("tiny", 8, tiny_weights, "float32")
+
+
+def test_one_graph_serves_batches_of_every_size_and_changes_no_byte() -> None:
+    calls = []
+
+    class Counting(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, values: Any) -> Any:
+            calls.append(values.shape)
+            return values / 255
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, keras.layers.Conv2D(4, 3)(Counting()(image)))
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    network.compile(jit_compile=False)
+    expected = [network.predict_on_batch(images[:n, :, ::-1]) for n in (5, 2)]
+    calls.clear()
+    forward = one_graph(network)
+    for found, wanted in zip([forward(images[:n, :, ::-1]) for n in (5, 2)], expected, strict=True):
+        assert found.dtype == wanted.dtype
+        assert found.tobytes() == wanted.tobytes()
+    assert len(calls) == 1

@@ -12,7 +12,7 @@ from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of
 from stages.common.files import release, replacing
 from stages.common.images import CROPS, VIEWS, Pixels, see
-from stages.common.keras_quiet import keras
+from stages.common.keras_quiet import keras, tensorflow
 from stages.common.options import add_run_options
 from stages.common.precision import PRECISIONS, Precision, choose_precision, set_precision
 from stages.common.progress import progress_bar
@@ -66,6 +66,18 @@ def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tupl
         backbone = build(name, size)
     load_weights(backbone, weights)
     return backbone, precision
+
+
+def one_graph(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
+    """What the network gives for images (n, size, size, 3), by one graph for every n.
+
+    Keras builds a second one for the last batch where that is smaller: seconds with large networks.
+    """
+    images = tensorflow.TensorSpec(network.input_shape, "uint8")
+    forward = tensorflow.function(
+        lambda images: network(images, training=False), input_signature=[images]
+    )
+    return lambda images: np.asarray(forward(images))
 
 
 def extract(
