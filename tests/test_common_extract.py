@@ -209,6 +209,37 @@ def test_layers_have_the_same_names_in_either_precision(tiny_weights: Path, prec
     assert [layer.name for layer in backbone.layers] == ["image", "conv2d", "conv2d_1"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "machine", "depthwise", "built"),
+    [
+        ("auto", True, False, ["mixed_bfloat16"]),
+        ("auto", True, True, ["mixed_bfloat16", "float32"]),
+        ("auto", False, True, ["float32"]),
+        ("bfloat16", False, True, ["mixed_bfloat16"]),
+        ("float32", True, False, ["float32"]),
+    ],
+)
+def test_a_network_is_built_twice_only_where_auto_comes_to_float32_after_all(
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Any,
+    machine: bool,
+    depthwise: bool,
+    built: list[str],
+) -> None:
+    found = []
+
+    def build_and_note(name: str, size: int) -> keras.Model:
+        found.append(keras.config.dtype_policy().name)
+        return build(name, size)
+
+    monkeypatch.setattr("stages.common.extract.build", build_and_note)
+    monkeypatch.setattr("stages.common.precision.machine_has_bfloat16", lambda: machine)
+    monkeypatch.setattr("stages.common.precision._is_depthwise", lambda _: depthwise)
+    load_backbone("tiny", 8, tiny_weights, asked)
+    assert found == built
+
+
 def test_weights_that_do_not_fit_are_named(tiny_weights: Path) -> None:
     tiny_weights.write_bytes(b"rubbish")
     with pytest.raises(UserError, match=r"tiny\.weights\.h5 does not fit tiny"):

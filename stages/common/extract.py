@@ -14,7 +14,13 @@ from stages.common.files import release, replacing
 from stages.common.images import CROPS, VIEWS, Pixels, see
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.options import add_run_options
-from stages.common.precision import PRECISIONS, Precision, choose_precision, set_precision
+from stages.common.precision import (
+    PRECISIONS,
+    Precision,
+    choose_precision,
+    choose_training_precision,
+    set_precision,
+)
 from stages.common.progress import progress_bar
 
 MIN_SIDE, MAX_SIDE = 32, 1024
@@ -57,9 +63,12 @@ def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tupl
 
     Returns the network and the precision. Raises UserError when the file does not fit.
     """
+    # What it comes to for most networks; building one takes up to two seconds.
+    likely = choose_training_precision(asked)
+    set_precision(likely)
     backbone = build(name, size)
     precision = choose_precision(asked, backbone)
-    if precision != "float32":
+    if precision != likely:
         # Keras numbers unnamed layers by session; `finetune.unfreeze` may name one of them.
         keras.utils.clear_session()
         set_precision(precision)
