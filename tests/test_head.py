@@ -1,4 +1,6 @@
+import warnings
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -84,6 +86,18 @@ def test_without_hidden_layers_there_is_one_dense_layer(stages: Stages) -> None:
     stages.run_head(hidden=[], dropout=0, epochs=0)
     head = keras.saving.load_model(stages.folder / MODEL / "head.keras").get_layer("head")
     assert kinds(head) == [("Dense", 3)]
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_model_file_holds_no_optimizer(stages: Stages, epochs: int) -> None:
+    stages.run_head(epochs=epochs)
+    path = stages.folder / MODEL / "head.keras"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        keras.saving.load_model(path)
+    with ZipFile(path) as archive:
+        assert b"optimizer" not in archive.read("config.json")
+        assert b"optimizer" not in archive.read("model.weights.h5")
 
 
 def test_the_backbone_in_the_model_is_as_it_was(ran: Stages) -> None:

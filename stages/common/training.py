@@ -197,6 +197,8 @@ def fit(
         callbacks=callbacks,
         verbose=0,
     ).history
+    # A file of the model would hold the optimizer's state.
+    model.compiled, model.optimizer = False, None
     missing = [float("nan")] * len(history.get("loss", []))
     return {name: past[name] + history.get(name, missing) for name in HISTORY_COLUMNS}
 
