@@ -1,10 +1,15 @@
 import argparse
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
 from stages.common.command_line import Parser, UserError, number, one_of, run
+from tests.tiny_set import ROOT
 
 
 def failing(error: BaseException) -> Callable[[Sequence[str]], None]:
@@ -50,6 +55,64 @@ def test_run_tells_what_the_user_can_mend_in_one_line(
 def test_run_keeps_the_traceback_of_a_fault() -> None:
     with pytest.raises(ZeroDivisionError):
         run(failing(ZeroDivisionError()))
+
+
+MODULE = """
+import sys
+from stages.common.command_line import UserError, run
+def main(arguments):
+    if arguments:
+        raise UserError("it cannot be done")
+    bytearray(100_000_000)
+run(main)
+"""
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+
+
+def run_module(folder: Path, *arguments: str, stage: str = "", start: str = "") -> int:
+    """Run MODULE, as DVC's `stage` if one is given, after `start`, in `folder`; its exit status."""
+    (folder / "fit.py").write_text(start + MODULE)
+    names = {"DVC_STAGE": stage} if stage else {}
+    kept = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
+    environment = kept | {"PYTHONPATH": str(ROOT)} | names
+    command = [sys.executable, "fit.py", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode
+
+
+def commit(folder: Path) -> str:
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run([*git, "init", "--quiet"], cwd=folder, check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "a"], cwd=folder, check=True)
+    command = [*git, "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@linux
+def test_a_run_of_dvc_is_noted_with_time_memory_and_commit(tmp_path: Path) -> None:
+    head = commit(tmp_path)
+    large = bytearray(400_000_000)  # Is no part of what the run takes.
+    assert run_module(tmp_path, stage="fit@a-b+c", start="import time; time.sleep(0.5)\n") == 0
+    assert len(large) == 400_000_000
+    use = json.loads((tmp_path / "data/times/fit@a-b+c/fit.json").read_text())
+    assert 0.5 <= use["seconds"] < 60
+    assert 100 <= use["megabytes"] < 300
+    assert len(use["commit"]) >= 7
+    assert head.startswith(use["commit"])
+
+
+@linux
+def test_a_run_is_noted_by_its_name_alone_and_without_a_repository(tmp_path: Path) -> None:
+    assert run_module(tmp_path, stage="../dvc.yaml:fit@a") == 0
+    (path,) = (path for path in tmp_path.rglob("*.json"))
+    assert path == tmp_path / "data/times/fit@a/fit.json"
+    assert json.loads(path.read_text())["commit"] == ""
+
+
+def test_neither_a_failed_run_nor_one_without_dvc_is_noted(tmp_path: Path) -> None:
+    assert run_module(tmp_path, "fail", stage="fit") == 1
+    assert run_module(tmp_path) == 0
+    assert not (tmp_path / "data").exists()
 
 
 def parser() -> Parser:

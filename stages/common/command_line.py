@@ -1,9 +1,17 @@
-"""What every stage's command line shares: option types, and errors of one line."""
+"""What every stage's command line shares: option types, errors of one line, what a run took."""
 
 import argparse
+import os
+import re
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
+
+from stages.common.files import write_json
 
 
 class UserError(Exception):
@@ -33,10 +41,11 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
     A UserError, and a file that is missing or cannot be read or written, is printed as one line on
     stderr, with exit status 1; an interrupt ends with status 130, as shells do it. Anything else is
-    a fault of the project and keeps its traceback.
+    a fault of the project and keeps its traceback. What a run took is noted by `noting_use`.
     """
     try:
-        main(sys.argv[1:])
+        with noting_use():
+            main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -49,6 +58,51 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         )
         sys.exit(130)
     sys.exit(0)
+
+
+@contextmanager
+def noting_use() -> Iterator[None]:
+    """Write data/times/STAGE/MODULE.json when the block ends well, if DVC runs it on Linux.
+
+    It holds `seconds` and `megabytes` (see `process_use`) and `commit` (see `head_commit`; of the
+    start). It is no output of the stage, as outputs are the same whenever the stage runs. A file a
+    module, as one stage may run several.
+    """
+    # Run from elsewhere, DVC puts the path of its file and a colon before the name.
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    if not stage or sys.platform != "linux":
+        yield
+        return
+    commit = head_commit()
+    yield
+    seconds, megabytes = process_use()
+    use = {"seconds": round(seconds, 1), "megabytes": round(megabytes), "commit": commit}
+    write_json(Path("data/times", stage, f"{Path(sys.argv[0]).stem}.json"), use)
+
+
+def process_use() -> tuple[float, float]:
+    """Seconds since this process began, loading of libraries included, and its peak memory in MB.
+
+    From proc(5): the peak of `resource.getrusage` begins with that of the process which started
+    this one, so a small stage would seem to take as much as DVC.
+    """
+    # The name, in parentheses, may hold spaces; the start is field 22, in ticks since the boot.
+    fields = Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
+    return seconds, int(peak[1]) * 1024 / 1e6 if peak else 0.0
+
+
+def head_commit() -> str:
+    """The commit that is checked out, shortened; empty without Git or outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def number(
