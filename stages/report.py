@@ -2,7 +2,8 @@
 
 Reads params.yaml, what other stages wrote into metrics/, the tables in data/duplicates/ and
 data/splits/, and pictures from the archives in data/raw/. The page opens without a server and
-without a network.
+without a network. What stages took, from data/times/, goes into metrics/times.js beside the report,
+which the page reads where it is there: so the report is the same whatever they took.
 """
 
 import shutil
@@ -63,6 +64,7 @@ from stages.common.report_tables import (
     sample_classes,
     sample_right,
 )
+from stages.common.report_times import Use, as_script, parse_use, tabulate_times
 from stages.common.sets import SETS
 
 PICTURE_SIDE, THUMB_SIDE = 240, 96
@@ -285,6 +287,18 @@ def read_duplicates(path: Path) -> list[DuplicateGroup]:
         return parse_duplicates(read_csv(path))
 
 
+def read_times(folder: Path) -> list[Use]:
+    """Read what the stages that DVC ran here have taken.
+
+    Raises UserError for a file that cannot be used.
+    """
+    uses = []
+    for file in sorted(folder.glob("*/*.json")):
+        with reading(file) as path:
+            uses.append(parse_use(path.parent.name, read_json(path)))
+    return uses
+
+
 def picture_name(set_name: str, image: str) -> str:
     """Path of a sample picture inside the report's folder."""
     return f"pictures/{set_name}-{PurePosixPath(image).stem}.jpg"
@@ -411,6 +425,11 @@ def main(arguments: Sequence[str]) -> None:
             copy_pictures("explain", each.name, explained, folder)
         page = render(params, sets, runs, duplicates)
         (folder / "index.html").write_text(page, "utf-8", newline="\n")
+    times = tabulate_times(
+        read_times(Path("data/times")), params["sets"], params["backbones"] + params["fusions"]
+    )
+    with replacing(Path("metrics/times.js")) as script:
+        script.write_text(as_script(times), "utf-8")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ from stages.common.report_tables import (
     sample_classes,
     sample_right,
 )
+from stages.common.report_times import Use, tabulate_times
+from tests.conftest import console_errors
 
 CLASSES = ["colt's foot", "iris", "<b>rose"]
 PREDICTIONS = [
@@ -184,6 +186,15 @@ def write_run(folder: Path, backbone: str = "mobilenet", **sources: str) -> None
         CLASS_COLUMNS,
         [("colt's foot", 1, 1.0, 0.5, 1.0, 0.5), ("iris", 3, 0.123, 1.0, 0.333333, "")],
     )
+
+
+def write_use(
+    folder: Path, stage: str, module: str, seconds: float, commit: str = "abc1234"
+) -> None:
+    path = folder / f"data/times/{stage}/{module}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note = {"seconds": seconds, "megabytes": 1500, "commit": commit}
+    path.write_text(json.dumps(note), "utf-8")
 
 
 def write_archive(path: Path, names: Sequence[str]) -> None:
@@ -389,7 +400,8 @@ def test_the_page_needs_no_network_and_its_links_lead_somewhere(folder: Path) ->
     assert "demo-mobilenet" in names
     assert "://" not in page
     assert not [tag for tag, _ in elements if tag in ("iframe", "object", "embed")]
-    assert [attributes for tag, attributes in elements if tag == "script"] == [{}]
+    scripts = [attributes for tag, attributes in elements if tag == "script"]
+    assert scripts == [{"src": "../times.js"}, {}]
 
 
 def test_a_second_run_gives_the_same_bytes(folder: Path) -> None:
@@ -399,6 +411,50 @@ def test_a_second_run_gives_the_same_bytes(folder: Path) -> None:
         return {str(path): path.read_bytes() for path in files}
 
     assert contents() == contents()
+
+
+def test_the_report_is_the_same_whatever_stages_took(folder: Path) -> None:
+    script = folder / "metrics/times.js"
+    without = write_page(folder)
+    assert script.read_text("utf-8") == 'var stageTimes = {"stages": [], "runs": []};\n'
+    for seconds in (60.0, 61.0):
+        write_use(folder, "head@demo-mobilenet", "head", seconds)
+        assert write_page(folder) == without
+        assert f'["head", "demo", "mobilenet", {seconds}, 1500, "abc1234"]' in script.read_text()
+    files = {path.name for path in (folder / "metrics/report").iterdir()}
+    assert files == {"index.html", "pictures"}
+
+
+def test_times_are_added_up_by_stage_the_longest_first() -> None:
+    given = [
+        Use("report", 2.5, 100, "a"),
+        Use("head@x-n", 8.0, 700, "b"),
+        Use("head@y-n", 9.3, 600, ""),
+        Use("fusion@x-n+m", 20.0, 500, "b"),
+        Use("fusion@x-n+m", 10.0, 900, "a"),
+        Use("survey@x", 2.5, 100, "a"),
+        Use("weights@n", 1.0, 100, "a"),
+        Use("weights@m", 99.0, 100, "a"),
+        Use("survey@z", 99.0, 100, "a"),
+    ]
+    assert tabulate_times(given, ["x", "y"], ["n", "n+m"]) == {
+        "stages": [
+            ["fusion", 1, 30.0, 900],
+            ["head", 2, 17.3, 700],
+            ["report", 1, 2.5, 100],
+            ["survey", 1, 2.5, 100],
+            ["weights", 1, 1.0, 100],
+            ["all", 6, 53.3, 900],
+        ],
+        "runs": [
+            ["fusion", "x", "n+m", 30.0, 900, "a, b"],
+            ["head", "y", "n", 9.3, 600, ""],
+            ["head", "x", "n", 8.0, 700, "b"],
+            ["report", "", "", 2.5, 100, "a"],
+            ["survey", "x", "", 2.5, 100, "a"],
+            ["weights", "", "n", 1.0, 100, "a"],
+        ],
+    }
 
 
 @pytest.mark.parametrize(
@@ -526,9 +582,11 @@ def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
         ("metrics/explain/demo-mobilenet/facts.json", '{"image": 1}'),
         ("metrics/survey/demo.csv", "image,width\na,wide\n"),
         ("data/duplicates/demo.csv", "image,class,group\na,iris,first\n"),
+        ("data/times/head@demo-mobilenet/head.json", '{"seconds": 1}'),
     ],
 )
 def test_a_broken_file_is_named_in_one_line(folder: Path, name: str, content: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(content, "utf-8")
     with pytest.raises(UserError, match=f"^{name} cannot be used .*; delete it and run") as caught:
         report.main([])
@@ -891,3 +949,42 @@ def test_a_confusion_matrix_is_ordered_and_searched(browser: Chrome, folder: Pat
     clear = values(browser, ".confusion.findable [data-row]:not(.faint)", "e.dataset.names")
     assert clear
     assert all("class 99" in text for text in clear)
+
+
+@pytest.mark.slow
+def test_times_are_shown_where_the_pipeline_ran(browser: Chrome, folder: Path) -> None:
+    write_use(folder, "finetune@demo-mobilenet", "finetune", 3725.4)
+    write_use(folder, "head@demo-mobilenet", "head", 59.6, "<b>")
+    write_use(folder, "weights@mobilenet", "weights", 5.0)
+    open_page(browser, folder)
+    assert values(browser, "#untimed", "e.textContent") == []
+    cells = "[...e.cells].map((cell) => cell.textContent)"
+    assert values(browser, "[data-times=stages] tbody tr", cells) == [
+        ["finetune", "1", "62:05", "1500"],
+        ["head", "1", "01:00", "1500"],
+        ["weights", "1", "00:05", "1500"],
+        ["all", "3", "63:10", "1500"],
+    ]
+    assert values(browser, "[data-times=runs] tbody tr", cells) == []
+    browser.find_element(By.CSS_SELECTOR, "#timed summary").click()
+    assert values(browser, "[data-times=runs] tbody tr", cells) == [
+        ["finetune", "demo", "mobilenet", "62:05", "1500", "abc1234"],
+        ["head", "demo", "mobilenet", "01:00", "1500", "<b>"],
+        ["weights", "", "mobilenet", "00:05", "1500", "abc1234"],
+    ]
+    browser.find_element(By.CSS_SELECTOR, "[data-times=runs] [data-unit] button").click()
+    assert values(browser, "[data-times=runs] tbody td:first-child", "e.textContent") == [
+        "weights", "head", "finetune",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_page_says_that_times_are_elsewhere(browser: Chrome, folder: Path) -> None:
+    open_page(browser, folder)
+    (folder / "metrics/times.js").unlink()
+    browser.refresh()
+    assert len(values(browser, "#untimed", "e.textContent")) == 1
+    assert values(browser, "#timed", "e.textContent") == []
+    assert values(browser, ".findable .tools", "1")
+    (error,) = console_errors(browser)
+    assert "times.js" in error

@@ -134,6 +134,20 @@ def test_force_gives_the_same_lock_file(clone: Clone) -> None:
     assert clone.lock() == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_each_run_is_noted_with_the_commit(clone: Clone) -> None:
+    folder = clone.folder / "data/times"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.json")}
+    assert len(names) == 13
+    assert {f"head@{RUN}/head.json", "report/report.json"} <= names
+    use = json.loads((folder / f"head@{RUN}/head.json").read_text())
+    assert use["commit"] in clone("git", "log", "--format=%h").split()
+    assert (
+        f'["head", "demo", "demo_backbone", {use["seconds"]}, '
+        in (clone.folder / "metrics/times.js").read_text()
+    )
+
+
 def test_an_experiment_with_another_dropout(clone: Clone) -> None:
     before = clone.accuracies()
     assert clone.ran("dvc", "exp", "run", "-S", "dropout=0.3") == STAGES_AFTER_FEATURES
