@@ -922,6 +922,10 @@ def test_tables_are_sorted_by_their_heads(browser: Chrome, folder: Path) -> None
     assert values(browser, ".run .classes td:nth-child(3)", "Number(e.textContent)") == [
         *range(102, 0, -1)
     ]
+    browser.find_elements(By.CSS_SELECTOR, ".run .classes thead th button")[2].click()
+    recalls = values(browser, ".run .classes td:nth-child(4)", "Number(e.textContent)")
+    assert len(recalls) == 102
+    assert recalls == sorted(recalls)
 
 
 @pytest.mark.slow

@@ -1,7 +1,12 @@
 "use strict";
 // The page is complete without this; it makes tables sortable and classes findable.
 
-const number = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+
+// The collator alone takes the digits after a point for a whole number: 0.5 before 0.123.
+function compare(a, b) {
+  return a - b || collator.compare(a, b);
+}
 
 function valueOf(row, column) {
   const cell = row.cells[column];
@@ -14,7 +19,7 @@ function sortTable(table, head) {
   const body = table.tBodies[0];
   const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
   // What has no value stays at the end, whichever way.
-  rows.sort(([a], [b]) => (a === "") - (b === "") || number.compare(a, b) * (falling ? -1 : 1));
+  rows.sort(([a], [b]) => (a === "") - (b === "") || compare(a, b) * (falling ? -1 : 1));
   body.append(...rows.map(([, row]) => row));
   for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", falling ? "descending" : "ascending");
