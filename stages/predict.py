@@ -7,7 +7,6 @@ hidden files left out. Prints the five likeliest classes of each with their prob
 that cannot be read is named on stderr and the rest goes on; the exit status is then 1.
 """
 
-import argparse
 import base64
 import csv
 import io
@@ -24,7 +23,7 @@ import jinja2
 from PIL import Image
 
 from stages.common.classifier import SHOWN, Classifier, Likely, load_classifier
-from stages.common.command_line import UserError, run
+from stages.common.command_line import Parser, UserError, run
 from stages.common.files import replacing
 from stages.common.images import Pixels
 from stages.common.pictures import find_pictures, printable, read_pictures
@@ -49,12 +48,7 @@ Show = Callable[[Iterator[Prediction]], Iterator[Prediction]]
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__, "(see `python -m stages.predict --help`)")
     parser.add_argument(
         "model", type=Path, metavar="MODEL", help="models/SET/BACKBONE, or a .keras file in it"
     )
@@ -183,15 +177,13 @@ def predict(options: Namespace) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse the options and predict; end quietly when interrupted, or when nobody reads on."""
+    """Parse the options and predict; end quietly when nobody reads on."""
     options = parse(arguments)
     try:
         predict(options)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ as a phone with its camera.
     GET  /health           what is served
 """
 
-import argparse
 import asyncio
 import logging
 import socket
@@ -36,7 +35,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from stages.common.classifier import Classifier, Likely, load_classifier
-from stages.common.command_line import UserError, number, run
+from stages.common.command_line import Parser, UserError, number, run
 from stages.common.images import decode
 from stages.common.samples import find_samples, read_samples
 
@@ -217,12 +216,7 @@ def build_application(service: Service) -> Starlette:
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__, "(see `python -m stages.serve --help`)")
     parser.add_argument(
         "model", type=Path, metavar="MODEL", help="models/SET/BACKBONE, or a .keras file in it"
     )

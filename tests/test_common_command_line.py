@@ -52,6 +52,16 @@ def test_run_tells_what_the_user_can_mend_in_one_line(
     assert output.out == ""
 
 
+@pytest.mark.parametrize("stage", ["", "head@demo-demo_backbone"])
+def test_an_interrupted_stage_of_dvc_says_what_is_kept(
+    stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", stage)
+    with pytest.raises(SystemExit):
+        run(failing(KeyboardInterrupt()))
+    assert ("`dvc repro` goes on from here" in capsys.readouterr().err) == bool(stage)
+
+
 def test_run_keeps_the_traceback_of_a_fault() -> None:
     with pytest.raises(ZeroDivisionError):
         run(failing(ZeroDivisionError()))

@@ -53,9 +53,8 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         print(f"error: {error}; see to the file, its space and its access", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(
-            "interrupted: finished stages are kept, `dvc repro` goes on from here", file=sys.stderr
-        )
+        kept = ": finished stages are kept, `dvc repro` goes on from here"
+        print(f"interrupted{kept if os.environ.get('DVC_STAGE') else ''}", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 
