@@ -51,14 +51,19 @@ def test_resumed_training_counts_from_where_it_was(
 def test_short_training_shows_no_bar_and_long_training_counts_steps(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    delays, bar, waited = [], progress.progress_bar, 3600
+
+    def watching(**options: Any) -> Any:
+        delays.append(options["delay"])
+        return bar(**options | {"delay": waited})
+
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0)
+    monkeypatch.setattr(epoch_progress, "progress_bar", watching)
     train(monkeypatch)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "LOG_INTERVAL", 0)
-    bar = progress.progress_bar
-    monkeypatch.setattr(
-        epoch_progress, "progress_bar", lambda **options: bar(**options | {"delay": 0})
-    )
+    waited = 0
     train(monkeypatch, first=1)
+    assert delays == [2, 2]
     lines = capsys.readouterr().err.splitlines()
     assert "training:" in lines[0]
     assert "4/4" in lines[-1]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stages.common import training
 from stages.common.batches import Batches
 from stages.common.command_line import Parser, UserError
 from stages.common.keras_quiet import keras
@@ -181,13 +182,21 @@ def test_history_has_a_value_an_epoch_and_the_loss_falls() -> None:
     assert history["loss"][-1] < 0.8 * history["loss"][0]
 
 
-def test_slices_report_and_the_rate_falls_over_all_of_them() -> None:
+def test_slices_report_and_the_rate_falls_over_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     values, labels, rows = data()
-    model, how = network(), recipe(epochs=2, slices=4)
-    history = fit(model, values, labels, (rows.final, rows.shown), how, seed=0)
+    how, steps = recipe(epochs=2, slices=4), list[int]()
+
+    def watching(recipe: Recipe, count: int) -> Any:
+        steps.append(count)
+        return make_optimizer(recipe, count)
+
+    monkeypatch.setattr(training, "make_optimizer", watching)
+    history = fit(network(), values, labels, (rows.final, rows.shown), how, seed=0)
     assert len(history["loss"]) == 8
     # 40 images in batches of 8 at most: two in each of four slices.
-    assert model.optimizer._learning_rate.decay_steps == 2 * 4 * 2
+    assert steps == [2 * 4 * 2]
     # No rows are watched.
     assert np.isnan([history["val_loss"], history["val_accuracy"]]).all()
     assert np.isfinite([history["loss"], history["accuracy"]]).all()
