@@ -17,7 +17,7 @@ hub: setup  ## add KerasHub's networks to .venv: 57 MB to download, 204 MB on di
 onnx: setup  ## add what exports to ONNX to .venv: 36 MB to download, 120 MB on disk
 	@sh scripts/setup.sh onnx
 
-demo: setup  ## make a flower classifier from drawn flowers: no download, about two minutes
+demo: setup  ## make a flower classifier from drawn flowers: no images to download, some three minutes
 	@.venv/bin/python -m scripts.demo
 
 test: setup  ## run the fast tests

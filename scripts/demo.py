@@ -31,6 +31,8 @@ Each line `Running stage` is one step; the second time, all of them come from th
 AFTER = """
 What to try next
   look at the report      {report}
+  classify pictures       .venv/bin/python -m stages.predict {model} PICTURE_OR_FOLDER
+  in a browser            .venv/bin/python -m stages.serve {model}
   change something        set `dropout: 0.6` in params.yaml, and `make demo` again:
                           head, finetune, evaluate, explain and report run
   put it back             set the old value, and `make demo`: nothing is trained
@@ -107,7 +109,8 @@ def main() -> int:
     print(f"\nOn {metrics['head']['images']} pictures that nothing was trained on")
     print(metrics_table(metrics, len(classes)))
     print(f"\n{time.monotonic() - started:.0f} s in all")
-    print(AFTER.format(report=WORKSPACE / "metrics/report/index.html"))
+    model = WORKSPACE / "models/demo/demo_backbone"
+    print(AFTER.format(report=WORKSPACE / "metrics/report/index.html", model=model))
     return 0
 
 

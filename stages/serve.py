@@ -62,7 +62,7 @@ class Service:
         self.classifier = classifier
         self.worker = ThreadPoolExecutor(1)
         self.waiting = 0
-        self.sample_files = find_samples(classifier.set_name)
+        self.sample_files = find_samples(classifier.path, classifier.set_name)
         self.samples: Mapping[str, bytes] | None = None
         self.reading_samples = asyncio.Lock()
 

@@ -1,9 +1,7 @@
 import io
-import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from stages.common.samples import SIDE, choose_samples, find_samples, read_samples
@@ -23,14 +21,13 @@ def test_samples_are_the_first_of_train_and_of_each_group_one() -> None:
     }  # fmt: skip
 
 
-@pytest.fixture
-def _inside(ran: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ran.folder)
+def model(folder: Path) -> Path:
+    return folder / "models/tiny/demo_backbone/finetuned.keras"
 
 
-@pytest.mark.usefixtures("_inside")
-def test_each_class_has_a_strip_of_its_pictures() -> None:
-    files = find_samples("tiny")
+def test_each_class_has_a_strip_of_its_pictures(ran: Stages) -> None:
+    """They are found beside the model, wherever the server was started."""
+    files = find_samples(model(ran.folder), "tiny")
     assert files
     strips = read_samples(*files, TINY.class_names)
     assert list(strips) == list(TINY.class_names)
@@ -41,9 +38,7 @@ def test_each_class_has_a_strip_of_its_pictures() -> None:
         assert (means.argmax(axis=1) == label).all()
 
 
-@pytest.mark.usefixtures("_inside")
-def test_without_archive_or_split_there_are_none(tmp_path: Path) -> None:
-    assert find_samples("no set") is None
-    assert find_samples("flowers17") is None
-    os.chdir(tmp_path)
-    assert find_samples("tiny") is None
+def test_without_archive_or_split_there_are_none(ran: Stages, tmp_path: Path) -> None:
+    assert find_samples(model(ran.folder), "no set") is None
+    assert find_samples(model(ran.folder), "flowers17") is None
+    assert find_samples(model(tmp_path), "tiny") is None

@@ -15,12 +15,14 @@ SAMPLES, SIDE = 4, 144
 """Pictures of each class, and their side in pixels."""
 
 
-def find_samples(set_name: str) -> tuple[Path, Path] | None:
-    """Archive and split of a set, where both are there."""
+def find_samples(model: Path, set_name: str) -> tuple[Path, Path] | None:
+    """Archive and split of a set, where both are in the folder of models/SET/BACKBONE/`model`."""
     if set_name not in SETS:
         return None
-    archive = Path("data/raw", set_name, SETS[set_name].archive)
-    split = Path(f"data/splits/{set_name}.csv")
+    above = model.absolute().parents
+    root = above[min(3, len(above) - 1)]
+    archive = root / "data/raw" / set_name / SETS[set_name].archive
+    split = root / f"data/splits/{set_name}.csv"
     return (archive, split) if archive.is_file() and split.is_file() else None
 
 
