@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from stages.common.logistic import choose_strength, fit_logistic, predict_logistic
 from stages.common.scores import log_loss
@@ -141,3 +143,23 @@ def test_of_one_strength_there_is_no_choice(capsys: pytest.CaptureFixture[str]) 
     nothing = (np.zeros((0, 1, 3), np.float32), np.zeros(0, int))
     assert choose_strength(nothing, nothing, [0.3], 3) == 0.3
     assert capsys.readouterr().out == ""
+
+
+def test_linear_algebra_runs_in_one_thread_and_has_its_own_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def threads() -> list[int]:
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    seen, fit = list[int](), LogisticRegression.fit
+
+    def watching(self: LogisticRegression, *given: Any) -> Any:
+        seen.extend(threads())
+        return fit(self, *given)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watching)
+    rng = np.random.default_rng(0)
+    with threadpool_limits(2, "blas"):
+        fit_logistic(rng.random((9, 1, 2), np.float32), np.arange(9) % 3, [1], 3)
+        assert set(threads()) == {2}
+    assert set(seen) == {1}
