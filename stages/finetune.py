@@ -20,20 +20,29 @@ from numpy.typing import NDArray
 
 from stages.common.augmentation import RandomCrop, crop_side
 from stages.common.backbones import build, cut_for, freeze
+from stages.common.batches import Values
+from stages.common.calibration import choose_temperature
 from stages.common.command_line import Parser, number, one_of, run
 from stages.common.files import read_json, replacing, sha256
 from stages.common.keras_quiet import keras
-from stages.common.models import load_model, save_model, set_flat_weights
+from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
 from stages.common.options import add_run_options, add_unfreeze_options, reads_pixels
 from stages.common.precision import PRECISIONS, choose_training_precision, set_precision
-from stages.common.results import HISTORY_COLUMNS, history_path, write_array, write_history
-from stages.common.splits import choose_rows, read_split
+from stages.common.results import (
+    HISTORY_COLUMNS,
+    History,
+    history_path,
+    write_array,
+    write_history,
+)
+from stages.common.splits import SplitTable, choose_rows, read_split
 from stages.common.training import (
     add_training_options,
     choose_reports,
     fit,
     make_repeatable,
     predict,
+    predict_views,
     recipe_of,
 )
 
@@ -73,6 +82,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--lowest_rate", type=number(float, 0, 1, open_low=True), required=True)
     parser.add_argument("--slices", type=number(int, 1, 10_000), required=True)
     parser.add_argument("--average_views", action="store_true")
+    parser.add_argument("--calibrate", action="store_true")
     return parser.parse_args(arguments)
 
 
@@ -114,6 +124,54 @@ def start(
     return classifier, backbone, network
 
 
+def train(
+    values: Values, table: SplitTable, repeat: int, views: int, states: Path, options: Namespace
+) -> tuple[keras.Model, NDArray[np.float32], History]:
+    """The fine-tuned classifier of a repeat, its probabilities of every image, and its history.
+
+    What is to be chosen, the number of epochs and the temperature, is chosen by trainings of their
+    own on `rows.choosing`. Checkpoints go into the folder `states`.
+    """
+    models, recipe = Path("models", options.set, options.backbone), recipe_of(options)
+    final_head, choosing_head = np.load(models / "head_weights.npy")[repeat, [0, -1]]
+    labels, seed = table.labels, options.seed + repeat
+    rows = choose_rows(table, repeat, options.refit == "true", seed)
+
+    def new(head: NDArray[np.float32]) -> tuple[keras.Model, keras.Model, keras.Model]:
+        make_repeatable(seed)
+        return start(models / "head.keras", head, options)
+
+    reports = choose_reports(
+        lambda: new(choosing_head)[-1], values, labels, rows, recipe, seed, states / "choice"
+    )
+
+    def trained(
+        head: NDArray[np.float32],
+        watched: tuple[NDArray[np.int64], NDArray[np.int64]],
+        states: Path,
+    ) -> tuple[keras.Model, keras.Model, History]:
+        classifier, backbone, network = new(head)
+        history = fit(network, values, labels, watched, recipe, seed, states, reports)
+        classifier.get_layer(options.backbone).set_weights(backbone.get_weights())
+        upper = above_the_cut(classifier.get_layer(options.backbone), classifier, options)
+        return classifier, upper, history
+
+    def temperature_of(upper: keras.Model) -> float:
+        judged = predict_views(upper.predict_on_batch, values, rows.judging, views)
+        return choose_temperature(judged, labels[rows.judging])
+
+    temperature, unseen = 1.0, np.array_equal(rows.choosing, rows.final)
+    if options.calibrate and not unseen:
+        print("training without those held out, for the temperature", flush=True)
+        judged_by = (rows.choosing, rows.judging)
+        temperature = temperature_of(trained(choosing_head, judged_by, states / "calibration")[1])
+    classifier, upper, history = trained(final_head, (rows.final, rows.shown), states / "final")
+    if options.calibrate and unseen:
+        temperature = temperature_of(upper)
+    apply_temperature(classifier.get_layer("head"), temperature)
+    return classifier, predict(upper.predict_on_batch, values, views), history
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse the options, train from the cut on, and write the model and what it predicts."""
     options = parse(arguments)
@@ -126,31 +184,17 @@ def main(arguments: Sequence[str]) -> None:
         pass_through(models, history_file)
         return
     table = read_split(split_path)
-    labels, heads = table.labels, np.load(models / "head_weights.npy")
     folder = checkpoints(options, [models / "head_weights.npy", split_path, prefix_info])
     views = len(read_json(prefix_info)["views"]) if options.average_views else 1
-    recipe = recipe_of(options)
 
     probabilities = []
-    for repeat, (*_, head) in enumerate(heads):
-        seed, states = options.seed + repeat, folder / f"repeat_{repeat}"
-        rows = choose_rows(table, repeat, options.refit == "true", seed)
-
-        def new_network(weights: NDArray[np.float32] = head, seed: int = seed) -> keras.Model:
-            make_repeatable(seed)
-            return start(models / "head.keras", weights, options)[-1]
-
-        reports = choose_reports(new_network, values, labels, rows, recipe, seed, states / "choice")
-        make_repeatable(seed)
-        classifier, backbone, network = start(models / "head.keras", heads[repeat, 0], options)
-        watched = (rows.final, rows.shown)
-        history = fit(network, values, labels, watched, recipe, seed, states / "final", reports)
-        classifier.get_layer(options.backbone).set_weights(backbone.get_weights())
-        upper = above_the_cut(classifier.get_layer(options.backbone), classifier, options)
-        probabilities.append(predict(upper.predict_on_batch, values, views))
+    for repeat in range(len(table.parts)):
+        states = folder / f"repeat_{repeat}"
+        classifier, given, history = train(values, table, repeat, views, states, options)
+        probabilities.append(given)
         if repeat == 0:
             save_model(classifier, models / "finetuned.keras")
-            write_history(history_file, history, recipe.slices)
+            write_history(history_file, history, options.slices)
     write_array(models / "finetuned_probabilities.npy", np.stack(probabilities))
     shutil.rmtree(folder)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
 from stages.common.backbones import BACKBONES, build, load_weights
+from stages.common.calibration import choose_temperature
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import read_json, write_json
 from stages.common.keras_quiet import keras
@@ -26,6 +27,7 @@ from stages.common.logistic import choose_strength, fit_logistic
 from stages.common.models import (
     NORMALIZE,
     adapt_head,
+    apply_temperature,
     build_classifier,
     build_head,
     flat_weights,
@@ -46,6 +48,7 @@ from stages.common.training import (
     fit,
     make_repeatable,
     predict,
+    predict_views,
     recipe_of,
 )
 
@@ -71,6 +74,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--finetune_early_stopping", type=number(int, 0), required=True)
     parser.add_argument("--average_views", action="store_true")
+    parser.add_argument("--calibrate", action="store_true")
     options = parser.parse_args(arguments)
     for name in options.backbone.split("+"):
         if name not in BACKBONES:
@@ -93,6 +97,12 @@ def read_features(set_name: str, backbones: Sequence[str]) -> tuple[Features, li
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=2), infos
 
 
+def wants_second(options: Namespace, rows: Rows) -> bool:
+    """Whether a head is wanted besides the final one, which has not seen the images that judge."""
+    chooses = options.finetune_early_stopping or options.calibrate
+    return bool(chooses) and not np.array_equal(rows.choosing, rows.final)
+
+
 def train_mlp(
     new_head: Callable[[NDArray[np.int64]], keras.Model],
     features: Features,
@@ -103,13 +113,13 @@ def train_mlp(
 ) -> tuple[list[keras.Model], History]:
     """Train heads by gradient descent; return them and the first one's history.
 
-    The first one has learned from `rows.final`. Where fine-tuning has something to choose a second
-    one follows that has not seen the images by which it chooses.
+    The first one has learned from `rows.final`. Where something is left to choose a second one
+    follows that has not seen the images by which it is chosen.
     """
     recipe = recipe_of(options)
     reports = choose_reports(lambda: new_head(rows.choosing), features, labels, rows, recipe, seed)
     trainings = [(rows.final, rows.shown)]
-    if options.finetune_early_stopping:
+    if wants_second(options, rows):
         trainings.append((rows.choosing, rows.judging))
     heads = [new_head(train) for train, _ in trainings]
     histories = [
@@ -144,7 +154,7 @@ def train_logistic(
         classes,
     )
     trainings = [(final, rows.final)]
-    if options.finetune_early_stopping:
+    if wants_second(options, rows):
         trainings.append((choosing, rows.choosing))
     for head, train in trainings:
         weights = fit_logistic(normalized(head, train), labels[train], [strength], classes)
@@ -195,6 +205,9 @@ def main(arguments: Sequence[str]) -> None:
         rows = choose_rows(table, repeat, options.refit == "true", seed)
         heads, history = train(new_head, features, table.labels, rows, options, seed)
         weights.append(np.stack([flat_weights(head) for head in heads]))
+        if options.calibrate:
+            judged = predict_views(heads[-1].predict_on_batch, features, rows.judging, len(shown))
+            apply_temperature(heads[0], choose_temperature(judged, table.labels[rows.judging]))
         probabilities.append(predict(heads[0].predict_on_batch, features, len(shown)))
         if repeat == 0:
             save_model(classifier_of(names, infos, heads[0], shown), folder / "head.keras")

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,43 @@ def test_early_stopping_chooses_by_val_and_starts_anew_from_all_that_trains(
     np.testing.assert_array_equal(starts, [choosing, final])
     assert not np.array_equal(choosing, final)
     scores_are_the_models(stages, name="finetuned")
+
+
+@pytest.mark.parametrize(("refit", "trainings"), [("true", 2), ("false", 1)])
+def test_the_temperature_is_chosen_by_images_that_were_not_trained_on(
+    stages: Stages,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refit: str,
+    trainings: int,
+) -> None:
+    stages.run_split(protocol="official")
+    stages.run_head(refit=refit, calibrate=True)
+    stages.run_finetune(refit=refit)
+    plain = last_layer(stages)
+    trained = []
+
+    def watching(*arguments: Any) -> Any:
+        trained.append(arguments[3][0])
+        return fit(*arguments)
+
+    monkeypatch.setattr(finetune, "fit", watching)
+    capsys.readouterr()
+    stages.run_finetune(refit=refit, calibrate=True)
+    said = re.search(r"temperature ([\d.]+), by 6 images held out", capsys.readouterr().out)
+    assert said
+    # Of the tiny set val has six images, from the tenth on.
+    assert len(trained) == trainings
+    assert set(range(9, 15)).isdisjoint(trained[0])
+    assert float(said[1]) != pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(last_layer(stages) * float(said[1]), plain, rtol=2e-3)
+    scores_are_the_models(stages, name="finetuned")
+
+
+def last_layer(stages: Stages) -> NDArray[np.float32]:
+    """Kernel of the fine-tuned model's last layer."""
+    model = keras.saving.load_model(stages.folder / MODEL / "finetuned.keras")
+    return np.asarray(model.get_layer("head").get_layer("classes").get_weights()[0])
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import re
 import warnings
 from typing import Any
 from zipfile import ZipFile
@@ -207,6 +208,42 @@ def test_where_fine_tuning_chooses_a_second_head_has_not_seen_what_judges(
         np.testing.assert_allclose(found[:256], means, rtol=1e-3, atol=1e-5)
     model = keras.saving.load_model(stages.folder / MODEL / "head.keras")
     np.testing.assert_array_equal(flat_weights(model.get_layer("head")), weights[0, 0])
+
+
+@pytest.mark.parametrize("kind", [{}, LOGISTIC], ids=["mlp", "logistic"])
+def test_a_calibrated_head_is_the_same_but_for_how_sure_it_is(
+    stages: Stages, kind: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.run_head(**kind)
+    weights = np.load(stages.folder / MODEL / "head_weights.npy")
+    before = np.load(stages.folder / MODEL / "head_probabilities.npy")
+    capsys.readouterr()
+    stages.run_head(**kind, calibrate=True)
+    said = re.search(r"temperature ([\d.]+), by (\d+) images held out", capsys.readouterr().out)
+    assert said
+    temperature = float(said[1])
+    assert temperature != pytest.approx(1, abs=0.02)
+    rows = choose_rows(read_split(stages.folder / "data/splits/tiny.csv"), 0, True, 42)
+    assert int(said[2]) == len(rows.judging)
+    # What fine-tuning starts from is as it was trained; a second head has not seen what judges.
+    found = np.load(stages.folder / MODEL / "head_weights.npy")
+    assert found.shape[1] == 2
+    np.testing.assert_array_equal(found[:, 0], weights[:, 0])
+    model = keras.saving.load_model(stages.folder / MODEL / "head.keras")
+    kernel, bias = model.get_layer("head").get_layer("classes").get_weights()
+    last = np.concatenate([kernel.ravel(), bias])
+    np.testing.assert_allclose(last * temperature, weights[0, 0, -last.size :], rtol=2e-3)
+    scores_are_the_models(stages, name="head")
+    after = np.load(stages.folder / MODEL / "head_probabilities.npy")
+    surer = after.max(axis=2) > before.max(axis=2)
+    assert (surer == (temperature < 1)).mean() > 0.9
+
+
+def test_where_no_more_is_trained_on_no_second_head_is_trained(stages: Stages) -> None:
+    stages.run_split(protocol="official")
+    for refit, heads in (("true", 2), ("false", 1)):
+        stages.run_head(refit=refit, calibrate=True)
+        assert np.load(stages.folder / MODEL / "head_weights.npy").shape[1] == heads
 
 
 def test_without_epochs_the_head_is_as_it_was_drawn(stages: Stages) -> None:

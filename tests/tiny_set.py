@@ -99,7 +99,7 @@ class Stages:
         self.features = parameters["features"] | {"image_size": 32, "precision": "float32"}
         self.duplicates = parameters["duplicates"]
         self.split = parameters["split"]
-        self.predict = parameters["predict"]
+        self.predict = parameters["predict"] | {"calibrate": False}
         self.dropout = parameters["dropout"]
 
     def run(self, main: Callable[[list[str]], None], *words: str, **section: Any) -> None:

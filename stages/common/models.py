@@ -115,6 +115,12 @@ def scaled(images: keras.KerasTensor, side: int) -> keras.KerasTensor:
     return keras.ops.image.resize(images, (side, side), antialias=True)
 
 
+def apply_temperature(head: keras.Model, temperature: float) -> None:
+    """Divide what a head's softmax is taken of by `temperature`."""
+    layer = head.get_layer("classes")
+    layer.set_weights([weight / temperature for weight in layer.get_weights()])
+
+
 def flat_weights(model: keras.Model) -> NDArray[np.float32]:
     """All weights of a model, one after the other, shape (weights,)."""
     return np.concatenate([weight.ravel() for weight in model.get_weights()])
