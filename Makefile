@@ -41,7 +41,7 @@ requirements: setup  ## pin the newest versions that pyproject.toml allows (need
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements.txt
-	for extra in hub onnx; do \
+	for extra in hub onnx upkeep; do \
 		uv pip compile pyproject.toml --extra dev --extra $$extra --constraint requirements.txt \
 			--universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 			--no-emit-find-links --no-header --no-annotate --quiet \
