@@ -20,7 +20,16 @@ from stages.split import (
     read_official,
     stratified,
 )
-from tests.tiny_set import TINY, Stages
+from tests.tiny_set import TINY, Stages, write_tiny_set
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Stages:
+    """A folder with what the stage reads."""
+    stages = Stages(tmp_path)
+    write_tiny_set(tmp_path / "data/raw/tiny")
+    stages.run_duplicates()
+    return stages
 
 
 def test_stratified_is_scikit_learns_split_of_the_file_order() -> None:
@@ -88,8 +97,9 @@ def test_a_protocol_that_a_set_lacks(name: str, protocol: str, message: str) -> 
         choose_parts(SETS[name], np.zeros(4, int), Path(), protocol, 0.2, 42, 1)
 
 
-def test_the_table(ran: Stages) -> None:
-    rows = read_csv(ran.folder / "data/splits/tiny.csv")
+def test_the_table(stages: Stages) -> None:
+    stages.run_split()
+    rows = read_csv(stages.folder / "data/splits/tiny.csv")
     assert [row["image"] for row in rows] == TINY.image_names
     assert [row["label"] for row in rows] == ["0", "1", "2"] * 10
     assert {row["label"]: row["class"] for row in rows} == dict(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,6 @@ import yaml
 from PIL import Image
 
 from stages.common.files import write_json
-from stages.common.keras_quiet import keras
 from stages.common.sets import ImageSet
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +110,8 @@ class Stages:
             main([*words, *as_options(section)])
         finally:
             os.chdir(before)
-            keras.config.set_dtype_policy("float32")
+            if keras := sys.modules.get("keras"):  # Not imported here: some stages do without it.
+                keras.config.set_dtype_policy("float32")
 
     def run_weights(self) -> None:
         from stages.weights import main
