@@ -23,6 +23,7 @@ from stages.common.command_line import Parser, number, one_of, run
 from stages.common.files import write_csv
 from stages.common.images import Pixels, decode_all
 from stages.common.progress import progress_bar
+from stages.common.readable import readable_rows
 from stages.common.sets import SETS, read_labels
 
 SIDE = 128
@@ -121,9 +122,11 @@ def main(arguments: Sequence[str]) -> None:
     raw = Path("data/raw", image_set.name)
     names = image_set.image_names
     classes = [image_set.class_names[label] for label in read_labels(image_set, raw)]
-    hashes, digests = read_hashes(raw / image_set.archive, names)
-    pairs = find_pairs(hashes, options.distance)
-    exact = digests[pairs.first] == digests[pairs.second]
+    readable = readable_rows(image_set.name)
+    hashes, digests = read_hashes(raw / image_set.archive, [names[row] for row in readable])
+    found = find_pairs(hashes, options.distance)
+    exact = digests[found.first] == digests[found.second]
+    pairs = Pairs(readable[found.first], readable[found.second], found.distance)
     groups = number_groups(pairs, len(names))
     rows = [
         (names[image], classes[image], groups[image], "exact" if same else "near", names[partner],

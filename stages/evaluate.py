@@ -146,6 +146,8 @@ def main(arguments: Sequence[str]) -> None:
         "image_source": info["images"]["source"],
         "weights": info["weights"]["source"],
     }
+    if table.unreadable:
+        facts["unreadable"] = table.unreadable
     metrics: dict[str, dict[str, Any]] = {
         name: score_model(each, table) | facts for name, each in probabilities.items()
     }

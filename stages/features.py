@@ -21,8 +21,9 @@ from stages.common.extract import (
     one_graph,
 )
 from stages.common.files import read_json, write_json
-from stages.common.images import decode_all
+from stages.common.images import decode_rows
 from stages.common.keras_quiet import keras
+from stages.common.readable import readable_rows
 from stages.common.sets import SETS
 
 
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}")
 
     path = Path("data/features", image_set.name, f"{options.backbone}.npy")
-    batches = decode_all(archive, image_set.image_names, size, options.crop, BATCH_SIZE)
+    rows = readable_rows(image_set.name)
+    batches = decode_rows(archive, image_set.image_names, rows, size, options.crop, BATCH_SIZE)
     extract(one_graph(network), batches, image_set.images, options.views, "float32", path)
     write_json(
         path.with_suffix(".json"),

@@ -32,6 +32,7 @@ from stages.common.imagenet import (
 from stages.common.images import Crop, Pixels, decode_all, see
 from stages.common.keras_quiet import keras
 from stages.common.options import AUGMENTATIONS
+from stages.common.readable import readable_rows
 from stages.common.sets import SETS, read_labels
 
 PICTURES = 12
@@ -146,8 +147,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     image_set, name = SETS[options.set], options.backbone
     raw = Path("data/raw", image_set.name)
-    archive, names = raw / image_set.archive, image_set.image_names
-    labels = read_labels(image_set, raw)
+    archive, readable = raw / image_set.archive, readable_rows(image_set.name)
+    names = [image_set.image_names[row] for row in readable]
+    labels = read_labels(image_set, raw)[readable]
     weights = read_json(Path(f"data/weights/{name}.json"))["source"]
 
     plausible = {

@@ -25,9 +25,10 @@ from stages.common.extract import (
     one_graph,
 )
 from stages.common.files import read_json, replacing, write_json
-from stages.common.images import decode_all
+from stages.common.images import decode_rows
 from stages.common.keras_quiet import keras
 from stages.common.options import add_unfreeze_options, reads_pixels
+from stages.common.readable import readable_rows
 from stages.common.sets import SETS
 
 
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str]) -> None:
             f"a map of {cut.shape[1:]} of each, as {dtype}"
         )
         network = keras.Model(backbone.input, cut)
-        batches = decode_all(archive, image_set.image_names, size, options.crop, BATCH_SIZE)
+        rows = readable_rows(image_set.name)
+        batches = decode_rows(archive, image_set.image_names, rows, size, options.crop, BATCH_SIZE)
         extract(
             (lambda images: images) if pixels else one_graph(network),
             batches,

@@ -5,7 +5,8 @@
 
 Writes `data/splits/SET.csv`: image, label (from 0), class name, group of duplicates, part; with
 more than one repeat a column for each further one, `part_2` and so on, drawn with the next seed,
-or of the next fold.
+or of the next fold. An image that cannot be read is in no part: `unreadable` stands there; the
+others are where they would be if it could.
 """
 
 from argparse import Namespace
@@ -19,8 +20,9 @@ from sklearn.model_selection import train_test_split
 
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import read_csv, write_csv
+from stages.common.readable import readable_rows
 from stages.common.sets import SETS, ImageSet, read_labels, read_mat
-from stages.common.splits import part_columns
+from stages.common.splits import UNREADABLE, part_columns
 
 PARTS = ("train", "val", "test")
 PROTOCOLS = ("stratified", "official", "ordered")
@@ -171,6 +173,8 @@ def main(arguments: Sequence[str]) -> None:
     parts = drawn
     if options.group_duplicates:
         parts = [keep_groups_together(each, groups) for each in drawn]
+    can_be_read = np.isin(np.arange(len(labels)), readable_rows(image_set.name))
+    parts = [np.where(can_be_read, each, UNREADABLE) for each in parts]
     names = [image_set.class_names[label] for label in labels]
     rows = zip(image_set.image_names, labels, names, groups, *parts, strict=True)
     columns = ["image", "label", "class", "group", *part_columns(options.repeats)]

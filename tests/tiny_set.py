@@ -123,10 +123,10 @@ class Stages:
 
         self.run(main, "--set", "tiny", **self.duplicates | changes)
 
-    def run_survey(self) -> None:
+    def run_survey(self, unreadable: str = "stop") -> None:
         from stages.survey import main
 
-        self.run(main, "--set", "tiny")
+        self.run(main, "--set", "tiny", unreadable=unreadable)
 
     def run_inspect(self, **changes: Any) -> None:
         from stages.inspect import main
@@ -174,6 +174,7 @@ class Stages:
     def run_all(self) -> None:
         write_tiny_set(self.folder / "data/raw/tiny")
         self.run_weights()
+        self.run_survey()
         self.run_duplicates()
         self.run_split()
         self.run_features()

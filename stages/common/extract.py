@@ -100,7 +100,8 @@ def extract(
     """Write `network`'s values of every image in every view to `path`, a .npy file.
 
     `batches` gives positions (n,) and images (n, size, size, 3); the file's shape is
-    (count, views, ...), its rows in the order of the positions. Memory does not grow with `count`.
+    (count, views, ...), its rows in the order of the positions; those without one are zeros. Memory
+    does not grow with `count`.
     Raises UserError when a value does not fit `dtype`.
     """
     array = None

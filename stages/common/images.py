@@ -148,3 +148,17 @@ def decode_all(
             ahead = pool.map(decode_one, islice(members, batch_size))
             positions, images = zip(*decoded, strict=True)
             yield np.array(positions), np.stack(images)
+
+
+def decode_rows(
+    archive: Path,
+    names: Sequence[str],
+    rows: NDArray[np.int64],
+    size: int,
+    crop: Crop,
+    batch_size: int,
+) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
+    """As `decode_all`, of those of `names` alone that stand at `rows`, with their positions."""
+    wanted = [names[row] for row in rows]
+    for positions, images in decode_all(archive, wanted, size, crop, batch_size):
+        yield rows[positions], images

@@ -115,7 +115,7 @@ def write_card(
         "## Data",
         f"The set `{name}`: {SOURCES[source]}. "
         + ", ".join(f"{count} images of {part}" for part, count in parts.items())
-        + ".",
+        + ("." if "unreadable" not in scores else f"; {scores['unreadable']} cannot be read."),
         *(["\n".join(files)] if files else []),
         f"Weights of the backbone: `{summary['weights']['source']}`. Pictures "
         f"as squares of {size}, crop `{features['crop']}`, views "

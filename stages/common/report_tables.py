@@ -257,7 +257,10 @@ def find_reservations(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What to know before quoting a run's figures: (a mark of two words, what it means)."""
     source = summary["images"]["source"]
     images = [] if source == "published" else [IMAGE_SOURCES[source]]
-    return images + ([RANDOM_WEIGHTS] if summary["weights"]["source"] == "random" else [])
+    weights = [RANDOM_WEIGHTS] if summary["weights"]["source"] == "random" else []
+    count = summary["metrics"]["head"].get("unreadable")
+    left_out = [("images missing", f"{count} of the set cannot be read and are in no part")]
+    return images + weights + (left_out if count else [])
 
 
 def group_reservations(

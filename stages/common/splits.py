@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
 
+UNREADABLE = "unreadable"
+"""In place of a part: the image cannot be read, and is in none."""
 SLICES = 5
 """One in so many images of train judges choices where val is the part reported."""
 
@@ -22,12 +24,17 @@ class SplitTable:
     groups: NDArray[np.int64]
     """Shape (images,): images of the same picture have the same number."""
     parts: NDArray[np.str_]
-    """Shape (repeats, images): `train`, `val` or `test` in each repeat's split."""
+    """Shape (repeats, images): `train`, `val`, `test` or UNREADABLE in each repeat's split."""
 
     @property
     def reported_part(self) -> str:
         """The part whose figures are reported: `test` where the protocol has one, else `val`."""
         return "test" if "test" in self.parts else "val"
+
+    @property
+    def unreadable(self) -> int:
+        """How many images are left out, as they cannot be read."""
+        return int((self.parts[0] == UNREADABLE).sum())
 
 
 @dataclass(frozen=True)
