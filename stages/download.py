@@ -26,6 +26,18 @@ from stages.common.mirror import find_in_mirror
 from stages.common.progress import progress_bar
 from stages.common.sets import SETS, ImageSet, SourceFile
 
+MOST_UNPACKED = (100_000_000, 20)
+"""What an archive may unpack to: so many bytes, and so many times its own size.
+
+Pictures are compressed already, and tar's padding shrinks tenfold at most; gzip can do a
+thousandfold."""
+MOST_MEMBERS = (1000, 10)
+"""How many members an archive may have: so many, and so many for each image of the set."""
+LARGEST_PICTURE = 100_000_000
+"""In bytes. Pictures are read whole, a batch of them at a time."""
+BLOCK = 1 << 20
+"""Bytes that are read of an archive at a time."""
+
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or where the disk has no hard links a copy of it."""
@@ -96,21 +108,71 @@ def draw(image_set: ImageSet, folder: Path) -> dict[str, Any]:
     return {"set": image_set.name, "source": "generated", "files": records, "missing": []}
 
 
+class Bounded:
+    """What an archive unpacks to, read forwards: at most so many bytes, and few of them at a time.
+
+    The next one is an OSError. tarfile reads a member's name in one go, whatever size it declares.
+    """
+
+    def __init__(self, unpacked: gzip.GzipFile, most: int) -> None:
+        self.unpacked, self.most, self.position = unpacked, most, 0
+
+    def tell(self) -> int:
+        """How many bytes have been read."""
+        return self.position
+
+    def seek(self, position: int) -> None:
+        """Read on to a position, or to the end."""
+        while self.position < position and self.read(min(position - self.position, BLOCK)):
+            pass
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end."""
+        if size > BLOCK:
+            raise OSError(f"it has a header of {size} bytes")
+        block = self.unpacked.read(size)
+        self.position += len(block)
+        if self.position > self.most:
+            raise OSError(f"it unpacks to more than {self.most / 1e6:.0f} MB")
+        return block
+
+
 def check_archive(path: Path, names: Sequence[str]) -> None:
     """Read a .tgz to its end; each of `names` must be in it once, as a regular file.
 
-    Raises UserError when one is missing or doubled, or when the archive is broken.
+    This is where archives are checked, so that the stages that read pictures out of one need not:
+    it ends within MOST_UNPACKED and MOST_MEMBERS, and no picture in it is larger than
+    LARGEST_PICTURE. Raises UserError when one is missing, doubled or too large, or when the archive
+    is broken or past those bounds.
     """
     remedy = "put the whole archive in its place and run again"
+    counts: Counter[str] = Counter()
+    wanted = frozenset(names)
+    most = MOST_UNPACKED[0] + MOST_UNPACKED[1] * path.stat().st_size
+    most_members = MOST_MEMBERS[0] + MOST_MEMBERS[1] * len(names)
     try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-            members = progress_bar(
-                archive, desc="checking", total=len(names), unit=" files", delay=2
-            )
-            counts = Counter(member.name for member in members if member.isfile())
-            while stream.read(1 << 20):
+        with gzip.open(path) as unpacked:
+            stream = Bounded(unpacked, most)
+            with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
+                members = progress_bar(
+                    archive, desc="checking", total=len(names), unit=" files", delay=2
+                )
+                for number, member in enumerate(members, 1):
+                    if number > most_members:
+                        raise UserError(
+                            f"{path.name} holds more than {most_members} members for {len(names)} "
+                            f"images; {remedy}"
+                        )
+                    if member.isfile() and member.name in wanted:
+                        counts[member.name] += 1
+                        if member.size > LARGEST_PICTURE:
+                            raise UserError(
+                                f"{member.name} in {path.name} has {member.size} bytes, a picture "
+                                f"at most {LARGEST_PICTURE}; {remedy}"
+                            )
+            while stream.read(BLOCK):
                 pass
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         raise UserError(f"{path.name} is no whole .tgz archive ({error}); {remedy}") from None
     missing = [name for name in names if counts[name] == 0]
     doubled = [name for name in names if counts[name] > 1]

@@ -3,22 +3,27 @@ import hashlib
 import io
 import json
 import socket
+import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stages import download
 from stages.common import sets
 from stages.common.command_line import UserError, run
+from stages.common.images import read_members
 from stages.common.sets import SETS, ImageSet, SourceFile
-from stages.download import main
+from stages.download import check_archive, main
+from tests.tiny_set import ROOT
 
 NAMES = ["jpg/image_0001.jpg", "jpg/image_0002.jpg", "jpg/image_0003.jpg"]
 
@@ -322,6 +327,200 @@ def test_something_that_is_no_archive(place: Place) -> None:
 def test_an_archive_with_garbage_after_it(place: Place) -> None:
     garbage = gzip.compress(b"")[:10] + b"\xff" * 100
     assert "is no whole .tgz archive" in mirrored_failure(place, ARCHIVE + garbage)
+
+
+def tar_bytes(*members: tarfile.TarInfo, body: bytes = b"") -> bytes:
+    """The headers of members, each followed by `body`, without a tar's end."""
+    return b"".join(member.tobuf(tarfile.GNU_FORMAT) + body for member in members)
+
+
+def repeated(block: bytes, times: int) -> bytes:
+    """Gzip of a block over and over: members of gzip, put together, unpack to all of them."""
+    return gzip.compress(block) * times
+
+
+def member_of(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, to: str = "") -> Any:
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, size, to
+    return info
+
+
+ZEROS = bytes(100_000_000)
+HUGE = 100 * len(ZEROS)
+BOMBS = {
+    "an image of ten gigabytes": (
+        lambda: gzip.compress(tar_bytes(member_of(NAMES[0], size=HUGE))) + repeated(ZEROS, 100),
+        "has 10000000000 bytes, a picture at most 100000000",
+    ),
+    "another file of ten gigabytes": (
+        lambda: gzip.compress(tar_bytes(member_of("extra", size=HUGE))) + repeated(ZEROS, 100),
+        "it unpacks to more than",
+    ),
+    "zeros alone": (lambda: repeated(ZEROS, 100), "it unpacks to more than"),
+    "zeros after the end": (lambda: ARCHIVE + repeated(ZEROS, 100), "it unpacks to more than"),
+    "a name of ten gigabytes": (
+        lambda: (
+            gzip.compress(tar_bytes(member_of("x", tarfile.GNUTYPE_LONGNAME, HUGE)))
+            + repeated(ZEROS, 100)
+        ),
+        "it has a header of 10000000",
+    ),
+    "a header of ten gigabytes": (
+        lambda: (
+            gzip.compress(tar_bytes(member_of("x", tarfile.XHDTYPE, HUGE))) + repeated(ZEROS, 100)
+        ),
+        "it has a header of 10000000",
+    ),
+    "a sparse image of four terabytes": (
+        lambda: gzip.compress(sparse(NAMES[0], 4 << 40) + bytes(1024)),
+        "has 4398046511104 bytes, a picture at most 100000000",
+    ),
+    "a million members": (
+        lambda: repeated(tar_bytes(*[member_of("extra")] * 10_000), 100),
+        "holds more than 1030 members for 3 images",
+    ),
+    "a million images": (
+        lambda: repeated(tar_bytes(*[member_of(NAMES[0])] * 10_000), 100),
+        "holds more than 1030 members for 3 images",
+    ),
+}
+CHECK_WITHIN = """
+import resource, sys
+from pathlib import Path
+from stages.common.command_line import UserError
+from stages.download import check_archive
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+most = pages * resource.getpagesize() + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+try:
+    check_archive(Path(sys.argv[1]), sys.argv[3:])
+except UserError as error:
+    print(error)
+"""
+
+
+def sparse(name: str, size: int) -> bytes:
+    """The header of a file without data that unpacks to `size` zeros, as GNU tar writes it."""
+    info = member_of(name, tarfile.GNUTYPE_SPARSE)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"\x80" + size.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory by Linux's /proc")
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_is_one_line_soon_and_in_little_memory(tmp_path: Path, bomb: str) -> None:
+    """In 50 MB above what the process had when its modules were loaded."""
+    make, words = BOMBS[bomb]
+    path = tmp_path / "toy.tgz"
+    path.write_bytes(make())
+    assert path.stat().st_size < 11_000_000
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK_WITHIN, str(path), "50000000", *NAMES],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert time.monotonic() - started < 30
+    assert done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    assert "toy.tgz" in line
+    assert words in line
+    assert "put the whole archive in its place" in line
+
+
+@pytest.mark.parametrize("format_", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_nothing_is_written_outside_whatever_members_are_called(
+    place: Place, tmp_path: Path, format_: int
+) -> None:
+    outside = str(tmp_path / "outside")
+    hostile = [
+        member_of(outside),
+        member_of("../../../../outside"),
+        member_of("jpg/../../../../../outside"),
+        member_of("jpg/link", tarfile.SYMTYPE, to=str(tmp_path)),
+        member_of("jpg/link/outside"),
+        member_of("jpg/hard", tarfile.LNKTYPE, to="../../../../outside"),
+        member_of("jpg/device", tarfile.CHRTYPE),
+        member_of("jpg/disk", tarfile.BLKTYPE),
+        member_of("jpg/pipe", tarfile.FIFOTYPE),
+        member_of("jpg", tarfile.DIRTYPE),
+        member_of("jpg/" + 200 * "long"),
+        member_of("jpg/\N{ROSETTE}\n.jpg"),
+    ]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=format_) as archive:
+        for info in hostile:
+            archive.addfile(info)
+        for name in NAMES:
+            archive.addfile(member_of(name, size=len(SPLITS)), io.BytesIO(SPLITS))
+    place.fill_mirror(toy_tgz=buffer.getvalue(), splits_mat=SPLITS)
+    before = {*tmp_path.rglob("*")}
+    main(["--set", "toy"])
+    assert dict(read_members(place.raw / "toy.tgz", NAMES)) == dict.fromkeys(range(3), SPLITS)
+    new = {path.name for path in tmp_path.rglob("*")} - {path.name for path in before}
+    assert new == {"data", "raw", "toy", "source.json"}
+    assert sorted(path.name for path in place.raw.iterdir()) == [
+        "source.json", "splits.mat", "toy.tgz",
+    ]  # fmt: skip
+
+
+def test_an_archive_without_images(place: Place) -> None:
+    text = mirrored_failure(place, make_archive(["jpg/files.txt", "README"]))
+    assert "lacks 3 of 3 images, first jpg/image_0001.jpg" in text
+
+
+def test_further_files_are_passed_over(place: Place) -> None:
+    further = [f"notes/{number}.txt" for number in range(250)]
+    place.fill_mirror(toy_tgz=make_archive([*NAMES, *further]), splits_mat=SPLITS)
+    main(["--set", "toy"])
+    assert place.source()["source"] == "mirror"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"GNU.sparse.size": "x"}, {"size": "-9"}, {"path": ""}, {"hdrcharset": "BINARY"}]
+)
+def test_senseless_headers_are_one_line_or_passed_over(
+    place: Place, headers: dict[str, str]
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+        odd = member_of("extra")
+        odd.pax_headers = headers
+        archive.addfile(odd)
+    assert "toy.tgz" in mirrored_failure(place, buffer.getvalue())
+
+
+def changed_at_random(rng: np.random.Generator, case: int) -> bytes:
+    """The archive with up to eight other bytes: of the gzip, or near the headers of the tar.
+
+    The headers' sums are right, so that their other fields are looked at.
+    """
+    changed = bytearray(ARCHIVE if case % 4 == 0 else gzip.decompress(ARCHIVE))
+    starts = [at for at in range(0, len(changed), 512) if changed[at : at + 4] == b"jpg/"]
+    for _ in range(rng.integers(1, 9)):
+        anywhere, near = rng.integers(len(changed)), rng.integers(512)
+        changed[rng.choice(starts) + near if case % 4 else anywhere] = rng.integers(256)
+    if case % 4 == 0:
+        return bytes(changed)
+    for start in starts:
+        changed[start + 148 : start + 156] = b" " * 8
+        total = sum(changed[start : start + 512])
+        changed[start + 148 : start + 156] = f"{total:06o}\0 ".encode()
+    return gzip.compress(changed, 1)
+
+
+def test_an_archive_changed_at_random_is_whole_or_one_line(tmp_path: Path) -> None:
+    rng, path, lines = np.random.default_rng(0), tmp_path / "toy.tgz", []
+    for case in range(1000):
+        path.write_bytes(changed_at_random(rng, case))
+        try:
+            check_archive(path, NAMES)
+        except UserError as error:
+            lines.append(str(error))
+    assert 300 < len(lines) < 1000
+    assert all("\n" not in line and "toy.tgz" in line for line in lines)
 
 
 def test_a_folder_that_cannot_be_written(place: Place) -> None:

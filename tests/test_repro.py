@@ -184,6 +184,13 @@ def test_another_split_seed_extracts_nothing(clone: Clone) -> None:
     clone("dvc", "checkout")
 
 
+def test_leaving_out_what_cannot_be_read_looks_again_and_extracts_nothing(clone: Clone) -> None:
+    """The table says the same, as every picture of the set can be read."""
+    assert clone.ran("dvc", "exp", "run", "-S", "unreadable=skip") == {"survey", "report"}
+    clone("git", "checkout", "--", ".")
+    clone("dvc", "checkout")
+
+
 def test_a_new_backbone_runs_for_itself_alone(clone: Clone) -> None:
     both = "backbones=[demo_backbone,mobilenet_v2_035]"
     stages = clone.ran_in_full("dvc", "exp", "run", "-S", both)
