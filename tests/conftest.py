@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
+from stages.common import sets
 from stages.common.sets import SETS
+from tests.hostile_site import Site, serving
 from tests.tiny_set import TINY, Stages
 
 
@@ -31,6 +33,17 @@ def stages(ran: Stages, tmp_path: Path) -> Stages:
     folder = tmp_path / "repository"
     shutil.copytree(ran.folder, folder)
     return Stages(folder)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A hostile server in place of the publisher's."""
+    site = Site()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("FLOWERS_MIRROR", raising=False)
+    monkeypatch.setattr(sets, "BASE_URL", site.url)
+    with serving(site):
+        yield site
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -17,77 +18,12 @@ from stages.common import sets
 from stages.common.command_line import UserError
 from stages.common.fetch import fetch
 from stages.common.sets import SourceFile
+from tests.hostile_site import BODY, Handler, Site, after, drip, reset, stall
 
-BODY = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(BODY).hexdigest()
 FILE = SourceFile("file.tgz", "17", "sha256", SHA256)
 SIZED = SourceFile("file.tgz", "17", "sha256", SHA256, len(BODY))
 AT_ONCE = (0.0, 0.0, 0.0, 0.0)
-
-Handler = BaseHTTPRequestHandler
-Answer = Callable[[Handler], None]
-
-
-class Site:
-    """A loopback server that gives one scripted answer a request, the last one for ever."""
-
-    def __init__(self) -> None:
-        self.answers: list[Answer] = []
-        self.ranges: list[str | None] = []
-        self.paths: list[str] = []
-        self.sent = 0
-        site = self
-
-        class Scripted(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.ranges.append(self.headers["Range"])
-                site.paths.append(self.path)
-                assert self.headers["Accept-Encoding"] == "identity"
-                answer = site.answers.pop(0) if len(site.answers) > 1 else site.answers[0]
-                answer(self)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def answer(
-        self, body: bytes = BODY, status: int = 200, cut: int | None = None, **headers: str
-    ) -> Answer:
-        """Send `body`, but stop after `cut` bytes; `_` in a header's name stands for `-`."""
-
-        def send(handler: Handler) -> None:
-            handler.send_response(status)
-            headers.setdefault("Content_Length", str(len(body)))
-            for name, value in headers.items():
-                handler.send_header(name.replace("_", "-"), value)
-            handler.end_headers()
-            self.sent += len(body[:cut])
-            handler.wfile.write(body[:cut])
-
-        return send
-
-    def rest(self, handler: Handler) -> None:
-        """Honour the request's Range."""
-        wanted = handler.headers["Range"]
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        where = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
-        self.answer(BODY[start:], 206 if wanted else 200, Content_Range=where)(handler)
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    site = Site()
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("FLOWERS_MIRROR", raising=False)
-    monkeypatch.setattr(sets, "BASE_URL", site.url)
-    thread = threading.Thread(target=site.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield site
-    site.server.shutdown()
-    site.server.server_close()
-    thread.join()
 
 
 @pytest.fixture
@@ -403,6 +339,123 @@ def test_a_silent_server_times_out(
     assert time.monotonic() - started < 4
     released.set()
     assert partial.read_bytes() == BODY
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of a second of silence is too long, and so is less than 30,000 bytes in it."""
+    monkeypatch.setattr(module, "TIMEOUT", (1, 0.3))
+    monkeypatch.setattr(module, "SLOWEST", 100_000)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("length", ["307200", "100000000000000"])
+def test_a_slow_drip_is_given_up_and_resumed(site: Site, partial: Path, length: str) -> None:
+    slow = after(site.answer(cut=100_000, Content_Length=length), drip(BODY[100_000:]))
+    site.answers = [slow, site.rest]
+    started = time.monotonic()
+    fetch(FILE, partial, AT_ONCE)
+    assert time.monotonic() - started < 3
+    assert partial.read_bytes() == BODY
+    assert int((site.ranges[1] or "")[6:-1]) > 100_000
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_only_drips_ends(site: Site, partial: Path) -> None:
+    """Though every attempt brings some bytes more."""
+
+    def few(handler: Handler) -> None:
+        at = int((handler.headers["Range"] or "bytes=0-")[6:-1])
+        where = f"bytes {at}-307199/307200"
+        site.answer(BODY[at:], 206 if at else 200, 1, Content_Range=where)(handler)
+        drip(BODY[at + 1 :])(handler)
+
+    site.answers = [few]
+    started = time.monotonic()
+    assert "/17/file.tgz sends less than 100000 bytes a second" in failure(FILE, partial)
+    assert time.monotonic() - started < 5
+    assert len(site.ranges) == 1 + len(AT_ONCE)
+    assert partial.stat().st_size > 5
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("then", [stall, reset])
+@pytest.mark.parametrize("cut", [0, 1, 100_000])
+def test_a_connection_that_stalls_or_is_reset_is_resumed(
+    site: Site, partial: Path, cut: int, then: Callable[[Handler], None]
+) -> None:
+    site.answers = [after(site.answer(cut=cut), then), site.rest]
+    fetch(FILE, partial, AT_ONCE)
+    assert partial.read_bytes() == BODY
+    assert len(site.ranges) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("then", [stall, reset])
+def test_a_connection_that_stalls_or_is_reset_without_an_answer_is_tried_again(
+    site: Site, partial: Path, then: Callable[[Handler], None]
+) -> None:
+    site.answers = [then, site.rest]
+    fetch(FILE, partial, AT_ONCE)
+    assert partial.read_bytes() == BODY
+
+
+def test_a_server_that_always_resets_is_named(site: Site, partial: Path) -> None:
+    site.answers = [reset]
+    assert "does not answer (Connection reset by peer)" in failure(FILE, partial)
+    assert len(site.ranges) == 1 + len(AT_ONCE)
+
+
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b""])
+def test_an_answer_in_chunks_is_put_together(site: Site, partial: Path, end: bytes) -> None:
+    """And where its end is missing, asked for once more."""
+
+    def send(handler: Handler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for start in range(0, len(BODY), 50_000):
+            piece = BODY[start : start + 50_000]
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        handler.wfile.write(end)
+
+    site.answers = [send, site.answer(b"", 416), site.rest]
+    fetch(FILE, partial, AT_ONCE)
+    assert partial.read_bytes() == BODY
+
+
+def self_signed(folder: Path) -> Path:
+    """A file with a certificate for 127.0.0.1 that nobody vouches for, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    today, week = datetime.now(timezone.utc), timedelta(days=7)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(today - week).not_valid_after(today + week)
+    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / "server.pem"
+    path.write_bytes(certificate.public_bytes(pem) + key.private_bytes(pem, *plain))
+    return path
+
+
+def test_a_certificate_that_does_not_verify_is_refused(
+    site: Site, partial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path))
+    site.server.socket = context.wrap_socket(site.server.socket, server_side=True)
+    site.answers = [site.rest]
+    monkeypatch.setattr(sets, "BASE_URL", site.url.replace("http:", "https:"))
+    assert "certificate of 127.0.0.1:" in failure(FILE, partial)
+    assert site.ranges == []
+    assert not partial.exists()
 
 
 def test_a_bad_certificate_is_not_tried_again(

@@ -8,7 +8,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from stages import download
-from stages.common import sets
+from stages.common import fetch, sets
 from stages.common.command_line import UserError, run
 from stages.common.images import read_members
 from stages.common.sets import SETS, ImageSet, SourceFile
 from stages.download import check_archive, main
+from tests.hostile_site import Answer, Handler, Site, after, drip, reset, stall
 from tests.tiny_set import ROOT
 
 NAMES = ["jpg/image_0001.jpg", "jpg/image_0002.jpg", "jpg/image_0003.jpg"]
@@ -70,6 +71,7 @@ class Place:
         self.site, self.mirror = folder / "site" / "17", folder / "mirror"
         self.raw = folder / "repository/data/raw/toy"
         self.downloads = folder / "repository/data/downloads/toy"
+        self.url = ""
         self.monkeypatch = monkeypatch
         for each in (self.site, self.mirror, folder / "repository"):
             each.mkdir(parents=True)
@@ -108,7 +110,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     server = ThreadingHTTPServer(
         ("127.0.0.1", 0), lambda *args: Quiet(*args, directory=str(place.site.parent))
     )
-    monkeypatch.setattr(sets, "BASE_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    place.url = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(sets, "BASE_URL", place.url)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield place
@@ -238,6 +241,64 @@ def test_a_required_file_that_nobody_has(place: Place) -> None:
     assert not place.raw.exists()
 
 
+def speak_ssh(handler: Handler) -> None:
+    handler.wfile.write(b"SSH-2.0-OpenSSH\r\n")
+
+
+def send_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"X-More: and more\r\n" * 1000)
+
+
+HOSTILE: dict[str, Callable[[Site], Answer]] = {
+    "truncated": lambda site: site.answer(ARCHIVE, cut=1000),
+    "another file": lambda site: site.answer(ARCHIVE[::-1]),
+    "too long": lambda site: site.answer(ARCHIVE + b"more"),
+    "too short": lambda site: site.answer(ARCHIVE[:-1]),
+    "empty": lambda site: site.answer(b""),
+    "a range that lies": lambda site: site.answer(
+        ARCHIVE[:9], 206, Content_Range="bytes 0-8/9", Content_Length="9"
+    ),
+    "not satisfiable": lambda site: site.answer(b"", 416),
+    "a redirect to itself": lambda site: site.answer(b"", 302, Location="/17/toy.tgz"),
+    "a redirect to nowhere": lambda site: site.answer(b"", 302, Location="http://[::1"),
+    "a redirect to a file": lambda site: site.answer(b"", 302, Location="file:///etc/passwd"),
+    "a page": lambda site: site.answer(b"<html>please log in", Content_Type="text/html"),
+    "a page called archive": lambda site: site.answer(b"<!DOCTYPE html>please log in"),
+    "gzip around it": lambda site: site.answer(gzip.compress(ARCHIVE), Content_Encoding="gzip"),
+    "reset at once": lambda _: reset,
+    "reset in the middle": lambda site: after(site.answer(ARCHIVE, cut=1000), reset),
+    "stalled": lambda site: after(site.answer(ARCHIVE, cut=1000), stall),
+    "a slow drip": lambda site: after(site.answer(ARCHIVE, cut=1), drip(ARCHIVE[1:])),
+    "no HTTP": lambda _: speak_ssh,
+    "a length that is none": lambda site: site.answer(ARCHIVE[:9], Content_Length="many"),
+    "a negative length": lambda site: site.answer(ARCHIVE[:9], Content_Length="-5"),
+    "two lengths": lambda site: site.answer(ARCHIVE[:9], Content_Length="9, 10"),
+    "too many headers": lambda _: send_headers,
+    **{
+        str(status): lambda site, status=status: site.answer(b"", status)  # type: ignore[misc]
+        for status in (204, 300, 304, 400, 401, 403, 404, 410, 429, 451, 500, 502, 503, 504, 599)
+    },
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_bad_download_is_one_line_and_never_gets_the_files_name(
+    place: Place, site: Site, hostile: str
+) -> None:
+    """Nor does a set's folder appear; afterwards the file is had from where it is right."""
+    place.monkeypatch.setattr(fetch, "TIMEOUT", (1, 0.2))
+    site.answers = [HOSTILE[hostile](site)]
+    started = time.monotonic()
+    text = failure()
+    assert time.monotonic() - started < 10
+    assert "toy.tgz" in text
+    assert "set FLOWERS_MIRROR to a folder that holds it, or run `make demo`" in text
+    assert not list(place.raw.parent.rglob("*"))
+    place.monkeypatch.setattr(sets, "BASE_URL", place.url)
+    main(["--set", "toy"])
+    assert (place.raw / "toy.tgz").read_bytes() == ARCHIVE
+
+
 def test_no_network_is_one_line(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.go_offline()
     place.monkeypatch.setattr(sys, "argv", ["download", "--set", "toy"])
@@ -347,7 +408,7 @@ def member_of(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, to: str =
 
 ZEROS = bytes(100_000_000)
 HUGE = 100 * len(ZEROS)
-BOMBS = {
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "an image of ten gigabytes": (
         lambda: gzip.compress(tar_bytes(member_of(NAMES[0], size=HUGE))) + repeated(ZEROS, 100),
         "has 10000000000 bytes, a picture at most 100000000",

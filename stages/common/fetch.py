@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -22,6 +22,8 @@ LONGEST_PAUSE = 60.0
 """Seconds that a server may ask to wait."""
 TIMEOUT = (10, 30)
 """Seconds to connect, and between two pieces of an answer."""
+SLOWEST = 1000
+"""Bytes a second, over TIMEOUT's second entry; less is as good as nothing."""
 REDIRECTS = 5
 CHUNK = 1 << 16
 
@@ -72,13 +74,16 @@ def _difference(file: SourceFile, path: Path) -> str | None:
 
 
 def _complete(file: SourceFile, partial: Path, pauses: Sequence[float]) -> None:
-    """Download until the server says that the file is whole; progress resets the attempts."""
+    """Download until the server says that the file is whole.
+
+    Progress resets the attempts, if it is more than what the slowest server brings in one.
+    """
     longest, attempt = _size(partial), 0
     while True:
         try:
             return _transfer(file, partial)
         except AttemptError as failure:
-            if _size(partial) > longest:
+            if _size(partial) >= longest + SLOWEST * TIMEOUT[1]:
                 longest, attempt = _size(partial), 0
             if attempt >= min(failure.retries, len(pauses)):
                 raise UserError(
@@ -103,7 +108,7 @@ def _transfer(file: SourceFile, partial: Path) -> None:
         with _open(file.url, _size(partial)) as response:
             offset = _check_answer(file, response, partial)
             remaining = response.raw.length_remaining
-            chunks = response.raw.stream(CHUNK, decode_content=False)
+            chunks = _pieces(file.url, response)
             first = next(chunks, b"")
             if first.lstrip().lower().startswith((b"<!doctype", b"<html")):
                 raise AttemptError(f"{response.url} is a web page, not the file", FINAL)
@@ -125,6 +130,19 @@ def _transfer(file: SourceFile, partial: Path) -> None:
         raise AttemptError(f"{file.url} broke off ({_root(error)})", FULL) from error
 
 
+def _pieces(url: str, response: requests.Response) -> Iterator[bytes]:
+    """What is sent, as it comes. Raises AttemptError when that is slower than SLOWEST."""
+    began, got = time.monotonic(), 0
+    while piece := response.raw.read1(CHUNK, decode_content=False):
+        got += len(piece)
+        seconds = time.monotonic() - began
+        if seconds > TIMEOUT[1]:
+            if got < SLOWEST * seconds:
+                raise AttemptError(f"{url} sends less than {SLOWEST} bytes a second", FULL)
+            began, got = time.monotonic(), 0
+        yield piece
+
+
 def _open(url: str, offset: int) -> requests.Response:
     """The answer to a request for the bytes from `offset` on, after redirects.
 
@@ -137,7 +155,10 @@ def _open(url: str, offset: int) -> requests.Response:
             response = requests.get(
                 url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False
             )
-        except requests.RequestException as error:
+        except (
+            requests.RequestException,
+            ValueError,
+        ) as error:  # The latter of where it redirects.
             raise _connection_failure(url, error) from error
         if not response.is_redirect:
             return response
@@ -148,7 +169,7 @@ def _open(url: str, offset: int) -> requests.Response:
     raise AttemptError(f"{start} redirects more than {REDIRECTS} times, last to {url}", FINAL)
 
 
-def _connection_failure(url: str, error: requests.RequestException) -> AttemptError:
+def _connection_failure(url: str, error: Exception) -> AttemptError:
     """What a request that got no answer means."""
     host = urlsplit(url).netloc
     if _caused_by(error, ssl.SSLCertVerificationError):
@@ -172,7 +193,7 @@ def _root(error: BaseException) -> str:
     """The innermost reason, in few words: urllib3's own texts nest whole objects."""
     while error.__context__ is not None:
         error = error.__context__
-    return str(getattr(error, "strerror", None) or error)
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def _check_answer(file: SourceFile, response: requests.Response, partial: Path) -> int:
