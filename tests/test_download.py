@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 
 from stages import download
 from stages.common import fetch, sets
@@ -297,6 +298,29 @@ def test_a_bad_download_is_one_line_and_never_gets_the_files_name(
     place.monkeypatch.setattr(sets, "BASE_URL", place.url)
     main(["--set", "toy"])
     assert (place.raw / "toy.tgz").read_bytes() == ARCHIVE
+
+
+@pytest.mark.parametrize("source", ["site", "mirror"])
+def test_a_label_file_with_a_changed_byte_is_refused_before_it_is_read(
+    place: Place, source: str
+) -> None:
+    """Whichever it is: fifty of them."""
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"labels": np.ones((1, 3), np.uint8)})
+    whole = buffer.getvalue()
+    splits = replace(source_file("splits.mat", whole), size=len(whole))
+    place.monkeypatch.setitem(SETS, "toy", replace(TOY, files=(TOY.files[0], splits)))
+    if source == "mirror":
+        place.fill_mirror(toy_tgz=ARCHIVE, splits_mat=whole)
+    for at in np.linspace(0, len(whole) - 1, 50).astype(int):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << at % 8
+        folder = place.site if source == "site" else place.mirror
+        (folder / "splits.mat").write_bytes(changed)
+        text = failure()
+        assert "splits.mat" in text
+        assert hashlib.new("md5" if source == "site" else "sha256", whole).hexdigest() in text
+        assert not place.raw.exists()
 
 
 def test_no_network_is_one_line(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

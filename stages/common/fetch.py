@@ -155,10 +155,8 @@ def _open(url: str, offset: int) -> requests.Response:
             response = requests.get(
                 url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False
             )
-        except (
-            requests.RequestException,
-            ValueError,
-        ) as error:  # The latter of where it redirects.
+        # A ValueError comes of a Location that is no address.
+        except (requests.RequestException, ValueError) as error:
             raise _connection_failure(url, error) from error
         if not response.is_redirect:
             return response

@@ -151,7 +151,8 @@ SETS = {
 def read_mat(path: Path, key: str) -> NDArray[np.int64]:
     """Variable `key` of a MATLAB file, flattened, as whole numbers.
 
-    Raises UserError when the file is missing, unreadable, or lacks the variable.
+    Raises UserError when the file is missing, unreadable, or lacks the variable, and where that
+    holds something else.
     """
     if not path.is_file():
         raise UserError(
@@ -159,10 +160,18 @@ def read_mat(path: Path, key: str) -> NDArray[np.int64]:
             "FLOWERS_MIRROR naming a folder that holds it"
         )
     try:
-        return np.asarray(scipy.io.loadmat(path)[key]).ravel().astype(np.int64)
-    except Exception as error:  # SciPy raises whatever it stumbles on in a broken file.
+        values = np.asarray(scipy.io.loadmat(path)[key]).ravel()
+        if values.dtype.kind not in "iuf" or not (values % 1 == 0).all():
+            raise ValueError("not whole numbers")
+        return values.astype(np.int64)
+    except NotImplementedError:  # SciPy's, for files that are HDF5 inside.
         raise UserError(
-            f"{path} holds no usable variable {key!r} ({error}); download it again"
+            f"{path} is a MATLAB file of version 7.3, which is not read; save it by `save -v7`"
+        ) from None
+    except Exception as error:  # SciPy raises whatever it stumbles on in a broken file.
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path} holds no usable variable {key!r} ({reason}); download it again"
         ) from None
 
 
