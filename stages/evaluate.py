@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stages.common.command_line import Parser, run
 from stages.common.files import read_json, replacing, write_csv, write_json
 from stages.common.model_card import write_card
+from stages.common.results import read_array
 from stages.common.scores import (
     all_scores,
     confusion,
@@ -117,7 +118,8 @@ def read_info(set_name: str, backbone: str) -> dict[str, Any]:
 def read_probabilities(folder: Path) -> dict[str, NDArray[np.float32]]:
     """Probabilities of the head, and of the fine-tuned model where the folder has one."""
     paths = {name: folder / f"{name}_probabilities.npy" for name in MODELS}
-    return {name: np.load(path) for name, path in paths.items() if name == "head" or path.exists()}
+    there = [name for name, path in paths.items() if name == "head" or path.exists()]
+    return {name: read_array(paths[name]) for name in there}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ from stages.common.results import (
     HISTORY_COLUMNS,
     History,
     history_path,
+    read_array,
     write_array,
     write_history,
 )
@@ -133,7 +134,7 @@ def train(
     own on `rows.choosing`. Checkpoints go into the folder `states`.
     """
     models, recipe = Path("models", options.set, options.backbone), recipe_of(options)
-    final_head, choosing_head = np.load(models / "head_weights.npy")[repeat, [0, -1]]
+    final_head, choosing_head = read_array(models / "head_weights.npy")[repeat, [0, -1]]
     labels, seed = table.labels, options.seed + repeat
     rows = choose_rows(table, repeat, options.refit == "true", seed)
 
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str]) -> None:
     history_file = history_path(options.set, options.backbone, "finetuned")
     split_path = Path(f"data/splits/{options.set}.csv")
     prefix_info = Path(f"data/prefix/{options.set}/{options.backbone}.json")
-    values = np.load(prefix_info.with_suffix(".npy"), mmap_mode="r")
+    values = read_array(prefix_info.with_suffix(".npy"), "r")
     if options.epochs == 0 or values.size == 0:
         pass_through(models, history_file)
         return

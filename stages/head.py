@@ -37,6 +37,7 @@ from stages.common.results import (
     HISTORY_COLUMNS,
     History,
     history_path,
+    read_array,
     write_array,
     write_history,
 )
@@ -93,7 +94,7 @@ def read_features(set_name: str, backbones: Sequence[str]) -> tuple[Features, li
     """Features (images, views, sum of widths) of the backbones, and what was recorded of each."""
     paths = [Path(f"data/features/{set_name}/{name}.npy") for name in backbones]
     infos = [read_json(path.with_suffix(".json"))["features"] for path in paths]
-    arrays = [np.load(path, mmap_mode="r") for path in paths]
+    arrays = [read_array(path, "r") for path in paths]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=2), infos
 
 

@@ -193,9 +193,12 @@ def find_model(path: Path) -> Path:
 def load_model(path: Path) -> keras.Model:
     """Load a model file; it is data, and never runs code. Raises UserError when it cannot."""
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"it is a {type(model).__name__} layer")
+        return model
+    except Exception as error:  # Keras raises whatever it stumbles on in a broken file.
+        reason = [*str(error).splitlines(), repr(error)][0]
         raise UserError(
             f"{path} is not a model that can be loaded ({reason}); `dvc repro` makes it"
         ) from error
