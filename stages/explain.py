@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.common.command_line import Parser, one_of, run
-from stages.common.extract import BATCH_SIZE
+from stages.common.extract import load_pictures
 from stages.common.files import read_csv, read_json, replacing, write_json
-from stages.common.images import CROPS, Pixels, decode_all
+from stages.common.images import CROPS, Pixels
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.models import load_model
 from stages.common.options import add_run_options
+from stages.common.progress import say
 from stages.common.report_tables import confident_mistakes, parse_predictions, sample_right
 from stages.common.sets import SETS
 
@@ -82,20 +83,19 @@ def main(arguments: Sequence[str]) -> None:
     classes = read_json(models / "classes.json")
     predictions = parse_predictions(read_csv(Path(f"metrics/predictions/{name}-finetuned.csv")))
     chosen = confident_mistakes(predictions, PICTURES) + sample_right(predictions, PICTURES)
+    say(f"loading {models / 'finetuned.keras'}")
     classifier = load_model(models / "finetuned.keras")
     if not has_places(classifier, options.backbone):
         chosen = []
     names = [each.image for each in chosen]
     size = classifier.input_shape[1]
-    pictures = np.zeros((len(names), size, size, 3), np.uint8)
     archive = Path("data/raw", image_set.name, image_set.archive)
-    batches = decode_all(archive, names, size, options.crop, BATCH_SIZE) if names else ()
-    for positions, images in batches:
-        pictures[positions] = images
+    pictures = load_pictures(archive, names, size, options.crop)
 
     shown: dict[str, Pixels] = {}
     facts: list[dict[str, Any]] = []
     for kind in ("prediction", "truth") if chosen else ():
+        say(f"looking for what speaks for the {kind}")
         labels = np.array([classes.index(getattr(each, kind)) for each in chosen])
         maps = class_maps(classifier, options.backbone, pictures, labels)
         for place, (picture, shares) in enumerate(zip(pictures, maps, strict=True)):

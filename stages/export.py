@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from stages.common.command_line import Parser, UserError, one_of, run
 from stages.common.demo_flowers import DEMO_SEED, SPECIES, image_of
+from stages.common.extract import load_pictures
 from stages.common.files import read_json, replacing
-from stages.common.images import Pixels, decode, decode_all
+from stages.common.images import Pixels, decode
 from stages.common.keras_quiet import keras, quiet_stderr, tensorflow
 from stages.common.models import find_model, load_model
-from stages.common.progress import progress_bar
+from stages.common.progress import progress_bar, say
 from stages.common.sets import SETS
 from stages.common.splits import read_split
 
@@ -133,9 +134,7 @@ def pictures_for(model: Path, size: int) -> tuple[Pixels, str]:
             table = read_split(split)
             rows = np.flatnonzero(table.parts[0] == table.reported_part)[:PICTURES]
             names = [table.images[row] for row in rows]
-            images = np.empty((len(names), size, size, 3), np.uint8)
-            for positions, batch in decode_all(archive, names, size, "center", 32):
-                images[positions] = batch
+            images = load_pictures(archive, names, size, "center")
             return images, f"first {len(names)} pictures of {table.reported_part} of {archive.name}"
     drawn = [image_of(SPECIES[n % len(SPECIES)], DEMO_SEED, n) for n in range(PICTURES)]
     decoded = np.stack([decode(data, size, "center") for data in drawn])
@@ -191,6 +190,7 @@ def choose_output(asked: Path | None, model: Path, name: str) -> Path:
 
 def export(source: Path, output: Path, name: str) -> None:
     """Convert the model file `source`, compare the two on pictures, and put it under `output`."""
+    say(f"loading {source}")
     model, kind = load_model(source), FORMATS[name]
     images, description = pictures_for(source, model.input_shape[1])
     classes = read_json(source.with_name("classes.json"))
@@ -198,6 +198,7 @@ def export(source: Path, output: Path, name: str) -> None:
     first = images[:1].astype(np.float32)
     model.predict_on_batch(first)  # The first call compiles, here and below.
     original, model_time = measure(model.predict_on_batch, images, "original")
+    say(f"converting to {name}")
     with replacing(output) as temporary:
         try:
             with quiet_stderr():

@@ -28,6 +28,7 @@ from stages.common.keras_quiet import keras
 from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
 from stages.common.options import add_run_options, add_unfreeze_options, reads_pixels
 from stages.common.precision import PRECISIONS, choose_training_precision, set_precision
+from stages.common.progress import say
 from stages.common.results import (
     HISTORY_COLUMNS,
     History,
@@ -107,6 +108,7 @@ def start(
     The copy computes in the precision asked for; the classifier stays in float32. Where pictures
     are cropped at random, the copy is made for the crops' size, and what trains it crops.
     """
+    say(f"loading {head_model}, and building {options.backbone} to train")
     classifier = load_model(head_model)
     set_flat_weights(classifier.get_layer("head"), head)
     source = classifier.get_layer(options.backbone)

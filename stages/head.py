@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss
 
 from stages.common.backbones import BACKBONES, build, load_weights
 from stages.common.calibration import choose_temperature
@@ -33,6 +32,7 @@ from stages.common.models import (
     flat_weights,
     save_model,
 )
+from stages.common.progress import say
 from stages.common.results import (
     HISTORY_COLUMNS,
     History,
@@ -41,6 +41,7 @@ from stages.common.results import (
     write_array,
     write_history,
 )
+from stages.common.scores import log_loss
 from stages.common.sets import SETS
 from stages.common.splits import Rows, choose_rows, read_split
 from stages.common.training import (
@@ -165,7 +166,7 @@ def train_logistic(
         if len(images):
             given = predict(final.predict_on_batch, features[images], features.shape[1])
             right = given.argmax(axis=1) == labels[images]
-            loss = log_loss(labels[images], given, labels=range(classes))
+            loss = log_loss(given, labels[images])
             history[f"{prefix}accuracy"], history[f"{prefix}loss"] = [right.mean()], [loss]
     return [head for head, _ in trainings], history
 
@@ -174,6 +175,7 @@ def classifier_of(
     names: Sequence[str], infos: Sequence[Any], head: keras.Model, views: Sequence[str]
 ) -> keras.Model:
     """The whole classifier: the backbones as their features were extracted, and the head."""
+    say(f"building {'+'.join(names)} with its head")
     backbones = []
     for name, info in zip(names, infos, strict=True):
         backbone = build(name, info["image_size"])

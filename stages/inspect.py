@@ -20,7 +20,7 @@ from PIL import Image
 from stages.common.augmentation import RandomCrop, crop_side
 from stages.common.backbones import BACKBONES
 from stages.common.command_line import Parser, UserError, number, one_of, run
-from stages.common.extract import BATCH_SIZE, add_image_options, image_side
+from stages.common.extract import BATCH_SIZE, add_image_options, image_side, load_pictures
 from stages.common.files import read_json, replacing, write_json
 from stages.common.imagenet import (
     PLAUSIBLE,
@@ -29,9 +29,10 @@ from stages.common.imagenet import (
     load_classifier,
     preprocess,
 )
-from stages.common.images import Crop, Pixels, decode_all, see
+from stages.common.images import Pixels, see
 from stages.common.keras_quiet import keras
 from stages.common.options import AUGMENTATIONS
+from stages.common.progress import progress_bar, say
 from stages.common.readable import readable_rows
 from stages.common.sets import SETS, read_labels
 
@@ -56,14 +57,6 @@ def choose_pictures(labels: Labels, first: Sequence[int], seed: int) -> list[int
     return [int(rng.choice(np.flatnonzero(labels == each))) for each in classes]
 
 
-def load_pictures(archive: Path, names: Sequence[str], size: int, crop: Crop) -> Pixels:
-    """The pictures `names` of an archive, in that order, shape (n, size, size, 3)."""
-    pictures = np.zeros((len(names), size, size, 3), np.uint8)
-    for positions, images in decode_all(archive, names, size, crop, BATCH_SIZE):
-        pictures[positions] = images
-    return pictures
-
-
 def describe_values(values: NDArray[np.float32]) -> dict[str, Any]:
     """Range, mean and histogram of the values that go into the network."""
     counts, edges = np.histogram(values, BINS)
@@ -77,7 +70,13 @@ def describe_values(values: NDArray[np.float32]) -> dict[str, Any]:
 
 def classify(network: keras.Model, values: NDArray[np.float32]) -> list[dict[str, Any]]:
     """Likeliest ImageNet class of each image, and its probability to four digits."""
-    given = network.predict(values, batch_size=BATCH_SIZE, verbose=0)
+    with progress_bar(total=len(values), desc="ImageNet's classifier", unit=" images") as bar:
+        shown = keras.callbacks.LambdaCallback(
+            on_predict_batch_end=lambda batch, _: bar.update(
+                min(BATCH_SIZE, len(values) - batch * BATCH_SIZE)
+            )
+        )
+        given = network.predict(values, batch_size=BATCH_SIZE, verbose=0, callbacks=[shown])
     return [
         {"class": int(row.argmax()), "probability": round(float(row.max()), 4)} for row in given
     ]
@@ -94,6 +93,7 @@ def try_classifier(
         return "random", [], []
     if not has_classifier(name):
         return "none", [], []
+    say(f"building {name} with ImageNet's classifier")
     try:
         network = load_classifier(name)
     except UserError as error:

@@ -15,6 +15,7 @@ from stages.common.command_line import Parser, number, one_of, run
 from stages.common.files import replacing, sha256, write_json
 from stages.common.keras_downloads import keras_downloads
 from stages.common.keras_quiet import keras
+from stages.common.progress import say
 
 
 def get_weights(name: str, weights: str, seed: int) -> tuple[keras.Model, dict[str, Any]]:
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
     options = parser.parse_args(arguments)
 
+    say(f"building {options.backbone}")
     backbone, source = get_weights(options.backbone, options.weights, options.seed)
     print(f"{options.backbone}: {source['source']} weights")
     path = Path(f"data/weights/{options.backbone}.weights.h5")

@@ -1,14 +1,23 @@
+import io
 import re
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import check_grad, minimize
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
+from tqdm import tqdm
 
-from stages.common.logistic import choose_strength, fit_logistic, predict_logistic
+from stages.common import logistic
+from stages.common.logistic import (
+    choose_strength,
+    fit_logistic,
+    loss_and_gradient,
+    predict_logistic,
+    share_done,
+)
 from stages.common.scores import log_loss
 
 Examples = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -57,20 +66,26 @@ def test_weights_minimise_the_loss_that_is_stated(views: int) -> None:
         assert [each.shape for each in weights] == [(3, 3), (3,)]
 
 
-def test_two_classes_have_the_weights_of_scikit_learns_one() -> None:
-    """Its penalty is on the difference of the two classes' weights."""
-    features, labels = examples([0, 1])
-    signs, rows = np.where(labels == 1, 1, -1), features[:, 0].astype(float)
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_weights_are_those_of_scikit_learn(classes: int) -> None:
+    """Of two classes scikit-learn penalises the difference of the weights: half of it is ours."""
+    features, labels = examples([*range(classes)], images=200)
+    (found,) = fit_logistic(features, labels, [0.2], classes)
+    strength = 0.4 if classes == 2 else 0.2
+    model = LogisticRegression(C=strength, tol=1e-5, max_iter=1000).fit(features[:, 0], labels)
+    given = model.predict_proba(features[:, 0])
+    np.testing.assert_allclose(predict_logistic(features, found), given, atol=2e-4)
 
-    def objective(flat: NDArray[Any]) -> float:
-        margins = signs * (rows @ flat[:3] + flat[3])
-        return float((flat[:3] ** 2).sum() / 2 + 0.2 * np.log1p(np.exp(-margins)).sum())
 
-    flat = minimize(objective, np.zeros(4)).x
-    (weights,) = fit_logistic(features, labels, [0.2], 2)
-    found = predict_logistic(features, weights)
-    np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp(-rows @ flat[:3] - flat[3])), atol=2e-3)
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+def test_the_gradient_is_that_of_the_loss() -> None:
+    rng = np.random.default_rng(0)
+    rows, labels, weights = rng.normal(size=(9, 2)), rng.integers(3, size=9), rng.normal(size=9)
+
+    def at(flat: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+        loss, gradient = loss_and_gradient(flat.reshape(3, 3), rows, labels, 0.3)
+        return loss, gradient.ravel()
+
+    assert check_grad(lambda flat: at(flat)[0], lambda flat: at(flat)[1], weights) < 1e-6
 
 
 @pytest.mark.parametrize("present", [[0, 2, 3], [1, 3]])
@@ -139,6 +154,30 @@ def test_each_fit_says_which_it_is_and_how_long_it_took(
     assert second.startswith("strength 1, 2 of 2")
 
 
+def test_a_long_fit_shows_its_steps_and_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+
+    def bar_at_once(**options: Any) -> Any:
+        return tqdm(file=shown, mininterval=0, **options | {"delay": 0})
+
+    monkeypatch.setattr(logistic, "progress_bar", bar_at_once)
+    fit_logistic(*examples([0, 1, 2]), [1], 3)
+    first, *_, last = shown.getvalue().strip().split("step ")[1:]
+    assert first.startswith("1, at most 1000 [00:00<")
+    assert int(last.partition(",")[0]) > 3
+    bars = [float(share) for share in re.findall(r"strength 1: +(\d+)%", shown.getvalue())]
+    assert bars == sorted(bars)
+    assert bars[0] < 50 < bars[-1] == 100
+
+
+@pytest.mark.parametrize(
+    ("lowest", "share"), [(0.1, 0), (0.001, 0.5), (0.00001, 1), (0.0000001, 1)]
+)
+def test_how_far_a_search_is_goes_by_the_gradients_logarithm(lowest: float, share: float) -> None:
+    assert share_done(0.1, lowest) == pytest.approx(share)
+    assert share_done(0.000001, lowest) == 1
+
+
 def test_of_one_strength_there_is_no_choice(capsys: pytest.CaptureFixture[str]) -> None:
     nothing = (np.zeros((0, 1, 3), np.float32), np.zeros(0, int))
     assert choose_strength(nothing, nothing, [0.3], 3) == 0.3
@@ -151,13 +190,13 @@ def test_linear_algebra_runs_in_one_thread_and_has_its_own_again(
     def threads() -> list[int]:
         return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
 
-    seen, fit = list[int](), LogisticRegression.fit
+    seen, search = list[int](), minimize
 
-    def watching(self: LogisticRegression, *given: Any) -> Any:
+    def watching(*given: Any, **options: Any) -> Any:
         seen.extend(threads())
-        return fit(self, *given)
+        return search(*given, **options)
 
-    monkeypatch.setattr(LogisticRegression, "fit", watching)
+    monkeypatch.setattr(logistic, "minimize", watching)
     rng = np.random.default_rng(0)
     with threadpool_limits(2, "blas"):
         fit_logistic(rng.random((9, 1, 2), np.float32), np.arange(9) % 3, [1], 3)

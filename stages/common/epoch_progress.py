@@ -23,7 +23,7 @@ class EpochProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self.start = perf_counter()
         if self.bar is None:
             steps = (self.params["epochs"] - epoch) * self.params["steps"]
-            self.bar = progress_bar(total=steps, desc="training", unit=" steps", delay=2)
+            self.bar = progress_bar(total=steps, desc="training", unit=" steps")
             self.first, self.first_start = epoch, self.start
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:  # noqa: ARG002

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of
 from stages.common.files import release, replacing
-from stages.common.images import CROPS, VIEWS, Pixels, see
+from stages.common.images import CROPS, VIEWS, Crop, Pixels, decode_all, see
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.options import add_run_options
 from stages.common.precision import (
@@ -21,7 +21,7 @@ from stages.common.precision import (
     choose_training_precision,
     set_precision,
 )
-from stages.common.progress import progress_bar
+from stages.common.progress import progress_bar, say
 
 MIN_SIDE, MAX_SIDE = 32, 1024
 BATCH_SIZE = 32
@@ -58,11 +58,24 @@ def image_side(options: argparse.Namespace) -> int:
     return backbone.size if isinstance(options.image_size, str) else int(options.image_size)
 
 
+def load_pictures(archive: Path, names: Sequence[str], size: int, crop: Crop) -> Pixels:
+    """The pictures `names` of an archive, in that order, shape (n, size, size, 3)."""
+    pictures = np.zeros((len(names), size, size, 3), np.uint8)
+    if not names:
+        return pictures
+    with progress_bar(total=len(names), desc="reading pictures", unit=" images") as bar:
+        for positions, images in decode_all(archive, names, size, crop, BATCH_SIZE):
+            pictures[positions] = images
+            bar.update(len(positions))
+    return pictures
+
+
 def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tuple[keras.Model, str]:
     """Build the backbone in the precision that `asked` comes to, with the weights of a file.
 
     Returns the network and the precision. Raises UserError when the file does not fit.
     """
+    say(f"building {name}")
     # What it comes to for most networks; building one takes up to two seconds.
     likely = choose_training_precision(asked)
     set_precision(likely)

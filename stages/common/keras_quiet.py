@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from stages.common.progress import say
+
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -30,6 +32,8 @@ def quiet_stderr() -> Iterator[None]:
             os.close(stderr)
 
 
+# Seconds, of a cold disk many; at once, as no other thread of Python's runs while it is loaded.
+say("starting TensorFlow")
 with quiet_stderr():
     import keras
     import tensorflow

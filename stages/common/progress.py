@@ -25,6 +25,11 @@ class _Lines:
         self.stream.flush()
 
 
+def say(text: str) -> None:
+    """Write on stderr what begins, where it cannot be said how far it is."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """A `tqdm` bar on stderr: live on a terminal, a line every ten seconds in a log.
 
