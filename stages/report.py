@@ -77,6 +77,8 @@ class ModelView:
 
     title: str
     charts: list[tuple[str, Chart]]
+    at_once: list[tuple[str, str, str]]
+    """In place of charts, the score's name and its values on train and validation."""
     reliability: ReliabilityDiagram
     matrix: HeatMap
     confusions: list[Confusion]
@@ -171,10 +173,12 @@ def read_params(path: Path) -> dict[str, Any]:
 
 
 def view_charts(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, Chart]]:
-    """Charts of a training history, none for a history without epochs.
+    """Charts of a training history, none for a history with less than two entries.
 
     Values on val are empty where every image trains.
     """
+    if len(rows) < 2:
+        return []
     charts = []
     for column in ("accuracy", "loss"):
         series = {
@@ -185,6 +189,18 @@ def view_charts(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, Chart]]:
         if chart:
             charts.append((column, chart))
     return charts
+
+
+def view_at_once(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str]]:
+    """Of a history with one entry: each score's name, and its text for train and validation.
+
+    The latter is empty where every image trains.
+    """
+    if len(rows) != 1:
+        return []
+    (row,) = rows
+    texts = {name: f"{float(text):.3f}" if text else "" for name, text in row.items()}
+    return [(name, texts[name], texts[f"val_{name}"]) for name in ("accuracy", "loss")]
 
 
 def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
@@ -216,7 +232,8 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
     models = []
     for model in names:
         with reading(metrics / "history" / f"{name}-{model}.csv") as path:
-            charts = view_charts(read_csv(path))
+            history = read_csv(path)
+            charts, at_once = view_charts(history), view_at_once(history)
         with reading(metrics / "predictions" / f"{name}-{model}.csv") as path:
             predictions = parse_predictions(read_csv(path))
             matrix = count_confusions(predictions, classes)
@@ -226,6 +243,7 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
             ModelView(
                 MODELS[model],
                 charts,
+                at_once,
                 diagram,
                 heat_map(matrix, classes),
                 find_confusions(matrix, classes),

@@ -523,6 +523,19 @@ def test_a_history_without_epochs_is_said_to_be_one(folder: Path) -> None:
     assert write_page(folder).count("Trained for no epoch") == 1
 
 
+def test_a_history_of_one_entry_is_told_in_words(folder: Path) -> None:
+    path = folder / "metrics/history/demo-mobilenet-head.csv"
+    write_table(path, HISTORY, [[1, 1, 0.0084, 0.9669, 0.1022]])
+    page = write_page(folder)
+    text = " ".join(re.sub("<[^>]*>", " ", page).split())
+    assert "Accuracy 1.000 on train, 0.967 on validation" in text
+    assert "Loss 0.008 on train, 0.102 on validation" in text
+    assert page.count('aria-label="Accuracy of the') == 1
+    write_table(path, HISTORY, [[1, 1, 0.0084, "", ""]])
+    text = " ".join(re.sub("<[^>]*>", " ", write_page(folder)).split())
+    assert "Accuracy 1.000 on train Loss 0.008 on train Reliability" in text
+
+
 def test_no_mistakes_and_nothing_right_are_said(folder: Path) -> None:
     path = folder / "metrics/predictions/demo-mobilenet-finetuned.csv"
     columns = ["image", "truth", "prediction", "probability", "truth_probability"]
@@ -901,6 +914,21 @@ def test_the_page_shows_its_pictures_and_fits_any_screen(browser: Chrome, folder
             )
         overflow = "const page = document.documentElement; return page.scrollWidth > innerWidth"
         assert not browser.execute_script(overflow)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.slow
+def test_what_matters_is_on_a_phone_without_scrolling_sideways(
+    browser: Chrome, folder: Path
+) -> None:
+    write_wide_run(folder)
+    phone = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    open_page(browser, folder)
+    for part in (".counts", ".intervals", ".run .classes", ".looks", ".sections"):
+        ends = values(browser, f"{part} *", "e.getBoundingClientRect().right")
+        assert ends
+        assert max(ends) <= 400, part
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
