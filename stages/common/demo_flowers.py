@@ -20,8 +20,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import scipy.io
@@ -867,7 +868,7 @@ def images_of(species: Sequence[Species], each: int, seed: int) -> Iterator[byte
     They are numbered from 0 through all species, and drawn on all cores.
     """
     repeated = [one for one in species for _ in range(each)]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _leave_interrupts) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _follow_parent) as pool:
         yield from pool.map(image_of, repeated, repeat(seed), range(len(repeated)), chunksize=16)
 
 
@@ -876,9 +877,20 @@ def demo_images(seed: int = DEMO_SEED) -> Iterator[bytes]:
     return images_of(SPECIES, IMAGES_OF_A_SPECIES, seed)
 
 
-def _leave_interrupts() -> None:
-    """Let the parent alone answer an interrupt."""
+def _follow_parent() -> None:
+    """Let the parent alone answer an interrupt, and end when it is killed.
+
+    A worker would otherwise wait for work for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
 
 
 def write_demo_set(folder: Path) -> None:
