@@ -5,6 +5,7 @@
 Writes `data/weights/BACKBONE.weights.h5` and, beside it, where they came from.
 """
 
+import io
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +41,20 @@ def get_weights(name: str, weights: str, seed: int) -> tuple[keras.Model, dict[s
     return backbone, downloads[-1]
 
 
+def weights_file(network: keras.Model) -> bytes:
+    """The content of the file that `network.save_weights` would write.
+
+    It is made in memory, as HDF5 ends the process by a segmentation fault where the disk is full.
+    """
+    from keras.src.saving.saving_lib import H5IOStore, _save_state
+
+    file = io.BytesIO()
+    store = H5IOStore(file, mode="w")
+    _save_state(network, store, None, inner_path="", visited_saveables=set())
+    store.close()
+    return file.getvalue()
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse the options and write the weights and their source."""
     parser = Parser(__doc__)
@@ -54,8 +69,9 @@ def main(arguments: Sequence[str]) -> None:
     backbone, source = get_weights(options.backbone, options.weights, options.seed)
     print(f"{options.backbone}: {source['source']} weights")
     path = Path(f"data/weights/{options.backbone}.weights.h5")
+    content = weights_file(backbone)
     with replacing(path) as temporary:
-        backbone.save_weights(temporary)
+        temporary.write_bytes(content)
     write_json(path.with_name(f"{options.backbone}.json"), source)
 
 

@@ -77,7 +77,9 @@ def write_tiny_set(folder: Path) -> None:
     numbers = np.arange(1, TINY.images + 1)
     parts = {"trnid": numbers[:9], "valid": numbers[9:15], "tstid": numbers[15:]}
     scipy.io.savemat(folder / "setid.mat", parts)
-    write_json(folder / "source.json", {"set": "tiny", "source": "generated", "files": {}})
+    write_json(
+        folder / "source.json", {"set": "tiny", "source": "generated", "files": {}, "missing": []}
+    )
 
 
 class Stages:

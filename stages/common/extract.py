@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of
-from stages.common.files import release, replacing
+from stages.common.files import release, replacing, reserve
 from stages.common.images import CROPS, VIEWS, Crop, Pixels, decode_all, see
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.options import add_run_options
@@ -114,8 +114,8 @@ def extract(
 
     `batches` gives positions (n,) and images (n, size, size, 3); the file's shape is
     (count, views, ...), its rows in the order of the positions; those without one are zeros. Memory
-    does not grow with `count`.
-    Raises UserError when a value does not fit `dtype`.
+    does not grow with `count`. Raises UserError when a value does not fit `dtype`, and at the first
+    batch OSError when the disk has no room for the file.
     """
     array = None
     with replacing(path) as temporary, progress_bar(total=count, unit=" images") as bar:
@@ -125,6 +125,7 @@ def extract(
                 array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
                     temporary, mode="w+", dtype=dtype, shape=(count, *values.shape[1:])
                 )
+                reserve(temporary)
             with np.errstate(over="ignore"):
                 array[positions] = values.astype(dtype)
             if not np.isfinite(array[positions]).all():

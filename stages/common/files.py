@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import mmap
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Works for a file and for a folder. When the block raises, the temporary is removed and `path`
     is left as it was. The temporary's name is fixed, so a killed run's leftover is cleared by the
-    next one. The suffix stays, as some libraries choose a format by it.
+    next one. The suffix stays, as some libraries choose a format by it. An error of writing, such
+    as a full disk, is made to name `path`.
     """
     temporary = path.with_name(f".partial-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,8 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
         if temporary.is_dir():
             _remove(path)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         _remove(temporary)
+        # Opening a file names it, writing into one does not; HDF5's texts have several lines.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
 
@@ -78,6 +83,17 @@ def read_csv(path: Path) -> list[Mapping[str, str]]:
     """The rows of a table with a header line, every value as text."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def reserve(path: Path) -> None:
+    """Have the disk set aside the room for a whole file whose end has been set but not written.
+
+    Raises OSError when there is none; without this a write through a mapping of the file would
+    meet the full disk, which kills the process. Does nothing where the system cannot (macOS).
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def release(array: NDArray[Any]) -> None:
