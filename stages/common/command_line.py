@@ -9,9 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from stages.common.files import write_json
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class UserError(Exception):
@@ -41,10 +45,11 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
     A UserError, and a file that is missing or cannot be read or written, is printed as one line on
     stderr, with exit status 1; an interrupt ends with status 130, as shells do it. Anything else is
-    a fault of the project and keeps its traceback. What a run took is noted by `noting_use`.
+    a fault of the project and keeps its traceback. What a run took is noted by `noting_use`; that a
+    stage runs once at a time is seen to by `alone`.
     """
     try:
-        with noting_use():
+        with alone(), noting_use():
             main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -53,10 +58,65 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         print(f"error: {error}; see to the file, its space and its access", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        kept = ": finished stages are kept, `dvc repro` goes on from here"
-        print(f"interrupted{kept if os.environ.get('DVC_STAGE') else ''}", file=sys.stderr)
+        tell_of_interrupt()
         sys.exit(130)
     sys.exit(0)
+
+
+def tell_of_interrupt() -> None:
+    """Write to stderr that the run was interrupted and, in a stage of DVC, what is kept."""
+    kept = ": finished stages are kept, `dvc repro` goes on from here" if stage_name() else ""
+    print(f"interrupted{kept}", file=sys.stderr)
+
+
+def _show_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Show what no one caught: of an interrupt while libraries are loaded, before `run`, a line."""
+    if issubclass(kind, KeyboardInterrupt):
+        tell_of_interrupt()
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _show_uncaught
+
+
+def stage_name() -> str:
+    """The stage that DVC runs in this process, such as `head@demo-vgg19`; empty without DVC."""
+    # Run from elsewhere, DVC puts the path of its file and a colon before the name.
+    return os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Run the block when no other process runs this stage of DVC, and hold the stage meanwhile.
+
+    DVC keeps two of its own processes apart. But where DVC alone is killed its stage runs on, and
+    the next DVC starts the stage again: both would write under the same temporary names. The lock
+    is the system's, on a file data/locks/STAGE, and goes when its process ends, however it does.
+    """
+    stage = stage_name()
+    if not stage or sys.platform == "win32":
+        yield
+        return
+    path = Path("data/locks", stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            print(
+                f"{stage} is still run by process {file.read()}, whose DVC has gone: waiting for "
+                "its end (or end it by `kill`; finished epochs are kept)",
+                flush=True,
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 @contextmanager
@@ -67,8 +127,7 @@ def noting_use() -> Iterator[None]:
     start). It is no output of the stage, as outputs are the same whenever the stage runs. A file a
     module, as one stage may run several.
     """
-    # Run from elsewhere, DVC puts the path of its file and a colon before the name.
-    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    stage = stage_name()
     if not stage or sys.platform != "linux":
         yield
         return
