@@ -1,6 +1,6 @@
 # `make help` lists what can be made. Everything works in .venv, which is set up when it is missing.
 
-.PHONY: help setup hub onnx demo test slow lint bench bench-short requirements
+.PHONY: help setup hub onnx demo test slow soak lint bench bench-short requirements
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -25,6 +25,9 @@ test: setup  ## run the fast tests
 
 slow: setup  ## run the slow tests: real `dvc` in clones, and the mirror where there is one
 	@.venv/bin/python -m pytest -m slow
+
+soak: setup  ## kill the pipeline 100 times at random moments, or KILLS=n: about an hour on two cores
+	@FLOWERS_KILLS=$(or $(KILLS),100) .venv/bin/python -m pytest -m soak -rP
 
 lint: setup  ## check format, lint and types
 	@.venv/bin/ruff format --check

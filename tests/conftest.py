@@ -1,6 +1,7 @@
 """Fixtures: a folder in which every stage has run, to read or to run stages in, and a browser."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from stages.common import sets
 from stages.common.sets import SETS
 from tests.hostile_site import Site, serving
+from tests.small_clone import Reference, SmallClone
 from tests.tiny_set import TINY, Stages
 
 
@@ -25,6 +27,19 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     stages = Stages(tmp_path_factory.mktemp("ran"))
     stages.run_all()
     return stages
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """An undisturbed `dvc repro` of a small clone; tests work on copies."""
+    folder = tmp_path_factory.mktemp("reference")
+    before = SmallClone(folder / "before")
+    after = before.copy(folder / "after")
+    started = time.monotonic()
+    after("dvc", "repro")
+    seconds = time.monotonic() - started
+    after.commit()
+    return Reference(before, after, after.lock(), after.outputs(), seconds)
 
 
 @pytest.fixture
