@@ -1,6 +1,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -60,6 +61,56 @@ def test_an_interrupted_stage_of_dvc_says_what_is_kept(
     with pytest.raises(SystemExit):
         run(failing(KeyboardInterrupt()))
     assert ("`dvc repro` goes on from here" in capsys.readouterr().err) == bool(stage)
+
+
+def test_an_interrupt_before_the_run_is_one_line_too() -> None:
+    code = "import stages.common.command_line; raise KeyboardInterrupt"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_STAGE": "head@a"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ("interrupted: finished stages are kept, `dvc repro` goes on from here\n")
+
+
+def test_another_fault_before_the_run_keeps_its_traceback() -> None:
+    command = [sys.executable, "-c", "import stages.common.command_line; 1 / 0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+def start_stage(folder: Path, stage: str) -> "subprocess.Popen[str]":
+    """Start what runs as DVC's `stage` until its input ends."""
+    code = """
+import sys
+from stages.common.command_line import run
+run(lambda _: print("runs", flush=True) or sys.stdin.read())
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_STAGE": stage}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks files by fcntl")
+def test_a_stage_waits_for_one_whose_dvc_has_gone(tmp_path: Path) -> None:
+    with start_stage(tmp_path, "head@a") as first:
+        assert first.stdout
+        assert first.stdout.readline() == "runs\n"
+        with start_stage(tmp_path, "head@a") as second, start_stage(tmp_path, "head@b") as other:
+            assert second.stdout
+            assert other.stdout
+            line = second.stdout.readline()
+            assert line.startswith(f"head@a is still run by process {first.pid}, whose DVC has")
+            assert other.stdout.readline() == "runs\n"
+            first.kill()
+            assert second.stdout.readline() == "runs\n"
+            second.communicate("")
+            other.communicate("")
+    assert (second.returncode, other.returncode) == (0, 0)
 
 
 def test_run_keeps_the_traceback_of_a_fault() -> None:

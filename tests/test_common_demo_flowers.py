@@ -1,9 +1,13 @@
 import io
+import os
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -18,6 +22,7 @@ from stages.common.demo_flowers import (
     write_demo_set,
 )
 from stages.common.sets import DEMO_NAMES, SETS, read_labels
+from tests.tiny_set import ROOT
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -160,3 +165,28 @@ def test_whole_set_is_drawn_the_same_twice(tmp_path: Path) -> None:
         write_demo_set(tmp_path / name)
         contents.append((tmp_path / name / "demo.tgz").read_bytes())
     assert contents[0] == contents[1]
+
+
+DRAWING = """
+from stages.common.demo_flowers import demo_images
+if __name__ == "__main__":
+    for number, _ in enumerate(demo_images()):
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_when_the_drawing_process_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "draw.py").write_text(DRAWING)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "draw.py"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    process.stdout.readline()
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2  # With multiprocessing's tracker.
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []

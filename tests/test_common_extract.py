@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +102,22 @@ def test_values_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, wr
     assert f"up to {abs(wrong):g}" in str(caught.value)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["demo.npy"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room")
+def test_a_disk_without_room_is_met_before_anything_is_written_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fallocate(_: int, start: int, size: int) -> None:
+        assert start == 0
+        assert size > 5 * 2 * 4
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", fallocate)
+    path = tmp_path / "features.npy"
+    with pytest.raises(OSError, match=r"No space left on device: '.*features\.npy'"):
+        extract(left_column, batches([3, 0, 4, 1, 2], 2), 5, ["plain", "mirror"], "float32", path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_largest_float16_fits(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
+import errno
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from stages.common.files import (
     write_csv,
     write_json,
 )
+from tests.tiny_set import ROOT
 
 
 def entries(folder: Path) -> list[str]:
@@ -99,6 +104,43 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path, kind: str) -> None:
         assert not temporary.exists()
         temporary.write_text("new")
     assert entries(tmp_path) == ["result"]
+
+
+def test_an_error_of_writing_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "weights.h5"
+    with pytest.raises(OSError, match="No space left on device") as caught, replacing(path):
+        # HDF5 puts several lines there.
+        raise OSError(errno.ENOSPC, "Unable to write\n(file write failed: time = now\n)")
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] No space left on device: '{path}'"
+    assert entries(path.parent) == []
+
+
+def test_an_error_that_names_a_file_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "table.csv"):
+        (tmp_path / "missing").read_text()
+    assert caught.value.filename == str(tmp_path / "missing")
+
+
+RESERVING = """
+import resource, sys
+from pathlib import Path
+from numpy.lib.format import open_memmap
+from stages.common.files import reserve
+path = Path(sys.argv[1])
+array = open_memmap(path, mode="w+", dtype="uint8", shape=(1_000_000,))
+reserve(path)
+array[:] = 1
+array.flush()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reserves by posix_fallocate")
+def test_room_for_a_mapped_file_is_reserved(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RESERVING, str(tmp_path / "a.npy")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, env=environment, check=True)
+    status = (tmp_path / "a.npy").stat()
+    assert status.st_blocks * 512 >= status.st_size
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
