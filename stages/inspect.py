@@ -19,7 +19,7 @@ from PIL import Image
 
 from stages.common.augmentation import RandomCrop, crop_side
 from stages.common.backbones import BACKBONES
-from stages.common.command_line import Parser, UserError, number, one_of, run
+from stages.common.command_line import Parser, UserError, any_seed, one_of, run
 from stages.common.extract import BATCH_SIZE, add_image_options, image_side, load_pictures
 from stages.common.files import read_json, replacing, write_json
 from stages.common.imagenet import (
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser(__doc__)
     add_image_options(parser)
     parser.add_argument("--augment", type=one_of(AUGMENTATIONS, "finetune.augment"), required=True)
-    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
+    parser.add_argument("--seed", type=any_seed, required=True)
     options = parser.parse_args(arguments)
     image_set, name = SETS[options.set], options.backbone
     raw = Path("data/raw", image_set.name)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -67,6 +68,11 @@ from stages.common.report_tables import (
 from stages.common.report_times import Use, as_script, parse_use, tabulate_times
 from stages.common.sets import SETS
 
+PARAMETERS = (
+    "dropout", "seed", "repeats", "refit", "sets", "backbones", "fusions", "weights", "unreadable",
+    "duplicates", "split", "features", "predict", "head", "finetune",
+)  # fmt: skip
+"""What params.yaml holds at its top level."""
 PICTURE_SIDE, THUMB_SIDE = 240, 96
 TEMPLATES = Path(__file__).parent / "common"
 
@@ -152,7 +158,9 @@ def reading(path: Path) -> Iterator[Path]:
 def read_params(path: Path) -> dict[str, Any]:
     """Read the parameters.
 
-    Raises UserError unless they name one known set and one backbone at least.
+    Raises UserError unless they name one known set and one backbone at least, and for a name that
+    no stage takes: a name that is misspelt in a section ends that section's stage, but DVC passes
+    over one that stands outside of them.
     """
     try:
         params = yaml.safe_load(path.read_text("utf-8"))
@@ -166,6 +174,12 @@ def read_params(path: Path) -> dict[str, Any]:
         named = isinstance(value, list) and all(isinstance(each, str) for each in value)
         if not named or not (value or name == "fusions"):
             raise UserError(f"{path} has {name}: {value!r}, not a list of names; correct it")
+    for name in params:
+        if name not in PARAMETERS:
+            near = ", ".join(get_close_matches(str(name), PARAMETERS, 1, 0.6)) or "no other"
+            raise UserError(
+                f"{path} has {name!r}, which nothing reads, perhaps for {near}; correct it"
+            )
     for name in params["sets"]:
         if name not in SETS:
             raise UserError(f"{path} has no known set {name!r}; there are: {', '.join(SETS)}")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from stages.common.command_line import Parser, UserError, number, one_of, run
+from stages.common.command_line import Parser, UserError, any_seed, number, one_of, run
 from stages.common.files import read_csv, write_csv
 from stages.common.readable import readable_rows
 from stages.common.sets import SETS, ImageSet, read_labels, read_mat
@@ -144,7 +144,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--set", type=one_of([*SETS], "set"), required=True)
     parser.add_argument("--protocol", type=one_of(PROTOCOLS, "split.protocol"), required=True)
     parser.add_argument("--fraction", type=number(float, 0.01, 0.99), required=True)
-    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
+    parser.add_argument("--seed", type=any_seed, required=True)
     parser.add_argument("--fold", type=number(int, 1, FOLDS), required=True)
     parser.add_argument("--group_duplicates", action="store_true")
     parser.add_argument("--repeats", type=number(int, 1, 1000), required=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.backbones import BACKBONES, SHIPPED_WEIGHTS, build
-from stages.common.command_line import Parser, number, one_of, run
+from stages.common.command_line import Parser, any_seed, one_of, run
 from stages.common.files import replacing, sha256, write_json
 from stages.common.keras_downloads import keras_downloads
 from stages.common.keras_quiet import keras
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--weights", type=one_of(["imagenet", "random"], "choice of weights"), required=True
     )
-    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
+    parser.add_argument("--seed", type=any_seed, required=True)
     options = parser.parse_args(arguments)
 
     say(f"building {options.backbone}")

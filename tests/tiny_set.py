@@ -105,8 +105,11 @@ class Stages:
         self.dropout = parameters["dropout"]
 
     def run(self, main: Callable[[list[str]], None], *words: str, **section: Any) -> None:
-        """Call a stage's `main` in the folder."""
+        """Call a stage's `main` in the folder; what `section` has goes before `words`."""
         before = Path.cwd()
+        if "backbone" in section and "--backbone" in words:
+            at = words.index("--backbone")
+            words = words[:at] + words[at + 2 :]
         os.chdir(self.folder)
         try:
             main([*words, *as_options(section)])

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,16 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.remedy = remedy
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """The options. Raises UserError for one that is given twice, of which one would be lost."""
+        words = sys.argv[1:] if args is None else args
+        for name, count in Counter(word.partition("=")[0] for word in words).items():
+            if name.startswith("--") and count > 1:
+                self.error(f"{name} is given {count} times")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise `message` as a UserError in place of printing the usage."""
@@ -189,6 +200,10 @@ def number(
         return value
 
     return parse
+
+
+any_seed = number(int, 0, 2**32 - 1001)
+"""An option type: a seed, from which up to 1000 repeats can count on."""
 
 
 def one_of(options: Sequence[str], kind: str) -> Callable[[str], str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages.common.batches import Batches, Values
 from stages.common.checkpoints import Checkpoints
-from stages.common.command_line import Parser, UserError, number, one_of
+from stages.common.command_line import Parser, UserError, any_seed, number, one_of
 from stages.common.epoch_progress import EpochProgress
 from stages.common.files import release
 from stages.common.keras_quiet import keras, tensorflow
@@ -62,7 +62,7 @@ class Recipe:
 
 def add_training_options(parser: Parser, section: str, min_epochs: int) -> None:
     """Add what every training takes; `section` of params.yaml is named in errors."""
-    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), required=True)
+    parser.add_argument("--seed", type=any_seed, required=True)
     parser.add_argument("--refit", type=one_of(("true", "false"), "refit"), required=True)
     parser.add_argument(
         "--optimizer", type=one_of(OPTIMIZERS, f"{section}.optimizer"), required=True
