@@ -156,6 +156,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     image_set = SETS[options.set]
     raw = Path("data/raw", image_set.name)
+    if len(image_set.class_names) < 2:
+        raise UserError(f"{image_set.name} has one class, and there is nothing to tell apart")
     labels = read_labels(image_set, raw)
     groups = read_groups(Path(f"data/duplicates/{image_set.name}.csv"), image_set.image_names)
     drawn = [

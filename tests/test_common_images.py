@@ -1,7 +1,9 @@
 import io
+import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -251,6 +253,82 @@ def test_a_decompression_bomb_is_a_value_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.raises(ValueError, match="decompression bomb"):
         decode(plain(RED), 8, "center")
+
+
+def bomb(kind: str) -> bytes:
+    """A small file of a picture of 30,000 x 30,000 pixels."""
+    side = 30_000
+    if kind == "PNG":
+
+        def chunk(name: bytes, data: bytes) -> bytes:
+            return (
+                struct.pack(">I", len(data))
+                + name
+                + data
+                + struct.pack(">I", zlib.crc32(name + data))
+            )
+
+        lines = zlib.compress(bytes(side // 8 + 1) * side)
+        header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+        parts = [chunk(b"IHDR", header), chunk(b"IDAT", lines), chunk(b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    data = bytearray(encoded(Image.new("RGB", (64, 64), BLUE), kind))
+    if kind == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", side, side)
+    elif kind == "BMP":
+        data[18:26] = struct.pack("<II", side, side)
+    else:
+        data[6:10] = struct.pack("<HH", side, side)
+    return bytes(data)
+
+
+DECODE_WITHIN = """
+import resource, sys
+from pathlib import Path
+from stages.common.images import decode
+from stages.survey import picture_size
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+most = pages * resource.getpagesize() + 100_000_000
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+for read in (lambda data: decode(data, 224, "center"), picture_size):
+    try:
+        read(Path(sys.argv[1]).read_bytes())
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory by Linux's /proc")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
+def test_a_picture_of_30_000_by_30_000_pixels_is_refused_unseen(tmp_path: Path, kind: str) -> None:
+    """In 100 MB, where it would take 2,700."""
+    (tmp_path / "bomb").write_bytes(bomb(kind))
+    assert (tmp_path / "bomb").stat().st_size < 200_000
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE_WITHIN, str(tmp_path / "bomb")],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert first == second
+    assert "Image size (900000000 pixels) exceeds limit" in first
+
+
+def test_what_a_picture_is_called_does_not_matter(tmp_path: Path) -> None:
+    """A PNG of 16 bits, a progressive JPEG, a WebP: all as .jpg in an archive."""
+    deep = Image.fromarray(np.full((8, 8), 65535, np.uint16))
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "white").save(stream, "JPEG", progressive=True)
+    members = {
+        "1.jpg": encoded(deep),
+        "2.jpg": stream.getvalue(),
+        "3.jpg": encoded(Image.new("L", (8, 8), 255), "WEBP"),
+    }
+    archive = tar_of(tmp_path / "set.tgz", [*members.items()])
+    ((positions, images),) = decode_all(archive, [*members], 8, "center", batch_size=3)
+    assert sorted(positions) == [0, 1, 2]
+    assert images.min() >= 254
 
 
 def test_a_picture_of_a_hundred_million_pixels_warns_of_nothing(tmp_path: Path) -> None:

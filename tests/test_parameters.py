@@ -4,7 +4,6 @@ import importlib
 import math
 import re
 from argparse import Namespace
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, NoReturn
 
@@ -105,7 +104,7 @@ def changed(name: str, value: Any) -> Parameters:
     return parameters
 
 
-def words_of(command: str, parameters: Mapping[str, Any]) -> list[str]:
+def words_of(command: str, parameters: Parameters) -> list[str]:
     """A stage's command line as DVC makes it, for flowers17 and vgg19."""
     words = []
     for word in command.split()[3:]:
@@ -122,7 +121,7 @@ def words_of(command: str, parameters: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def parse(stage: str, parameters: Mapping[str, Any]) -> Namespace:
+def parse(stage: str, parameters: Parameters) -> Namespace:
     """What a stage's parser makes of its command line; raises UserError as the stage does."""
 
     def parse_and_end(self: Parser, words: list[str]) -> NoReturn:

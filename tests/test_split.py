@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def test_another_seed_chooses_other_images() -> None:
 def test_stratified_needs_two_images_of_each_class() -> None:
     with pytest.raises(UserError, match=r"split.fraction 0.2 .*class"):
         stratified(np.array([0, 0, 0, 0, 1]), 0.2, 42)
+
+
+def test_a_set_of_one_class_is_refused(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SETS, "tiny", replace(TINY, class_names=("red",), label_file=None))
+    with pytest.raises(UserError, match="tiny has one class, and there is nothing"):
+        stages.run_split()
+
+
+def test_a_class_of_one_image_is_refused_where_it_is_to_be_split(stages: Stages) -> None:
+    labels = np.repeat([1, 2, 3], [15, 14, 1])
+    scipy.io.savemat(stages.folder / "data/raw/tiny/imagelabels.mat", {"labels": labels})
+    with pytest.raises(
+        UserError, match=r"^split\.fraction 0\.2 leaves no stratified split: .*class"
+    ):
+        stages.run_split()
 
 
 def test_ordered_trains_on_the_first_of_each_class() -> None:
