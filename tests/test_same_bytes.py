@@ -46,13 +46,6 @@ def test_threads_locale_time_zone_umask_hash_seed_and_folder_change_no_byte(
     assert clone.lock() == reference.lock
 
 
-def test_force_changes_no_byte(reference: Reference, tmp_path: Path) -> None:
-    clone = reference.after.copy(tmp_path / "clone")
-    assert len(clone.ran("dvc", "repro", "--force")) == 13
-    assert clone.lock() == reference.lock
-    assert clone("git", "status", "--porcelain") == ""
-
-
 def folds(features: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The class of each image by a head that has not seen it, of five."""
     from sklearn.linear_model import LogisticRegression
