@@ -4,6 +4,7 @@ python -m scripts.load_test http://127.0.0.1:8000 flowers/ --requests 200 --thre
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import numpy as np
 import requests
 
 from stages.common.command_line import UserError, number, run
-from stages.common.pictures import find_pictures
+from stages.common.pictures import find_pictures, printable
 
 
 class Load(NamedTuple):
@@ -27,6 +28,8 @@ class Load(NamedTuple):
     """Seconds from each request to its answer, of those that were answered."""
     lost: int
     """Requests without an answer of status 200."""
+    failures: dict[int, str]
+    """By their places, the pictures that such requests held, and the last reason."""
 
     def describe(self) -> str:
         """Rate, median and 99th percentile of the waits, and what was lost, in one line."""
@@ -41,24 +44,28 @@ def put_under_load(address: str, pictures: Sequence[bytes], count: int, threads:
     """Send `count` requests with pictures in turn, from so many threads at a time."""
     of_thread = local()
 
+    failures: dict[int, str] = {}
+
     def ask(index: int) -> float | None:
         if not hasattr(of_thread, "session"):
             of_thread.session = requests.Session()
         start = time.perf_counter()
+        place = index % len(pictures)
         try:
-            picture = pictures[index % len(pictures)]
-            answer = of_thread.session.post(f"{address}/predict", data=picture, timeout=60)
-            good = answer.status_code == 200 and answer.json()["predictions"]
-        except requests.RequestException:
-            good = False
-        return time.perf_counter() - start if good else None
+            answer = of_thread.session.post(f"{address}/predict", data=pictures[place], timeout=60)
+            if answer.status_code == 200 and answer.json()["predictions"]:
+                return time.perf_counter() - start
+            failures[place] = f"{answer.status_code} {answer.text.strip()}"
+        except requests.RequestException as error:
+            failures[place] = str(error)
+        return None
 
     with ThreadPoolExecutor(threads) as pool:
         start = time.perf_counter()
         waits = list(pool.map(ask, range(count)))
         seconds = time.perf_counter() - start
     answered = [each for each in waits if each is not None]
-    return Load(seconds, answered, count - len(answered))
+    return Load(seconds, answered, count - len(answered), failures)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -71,13 +78,16 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--requests", type=number(int, 1), default=200)
     parser.add_argument("--threads", type=number(int, 1), default=8)
     options = parser.parse_args(arguments)
-    pictures = [path.read_bytes() for path in find_pictures(options.pictures)]
+    paths = find_pictures(options.pictures)
+    pictures = [path.read_bytes() for path in paths]
     if not pictures:
         raise UserError(f"no pictures in {options.pictures[0]}; name files, or a folder of some")
     load = put_under_load(options.address.rstrip("/"), pictures, options.requests, options.threads)
     print(load.describe())
     if load.lost:
-        raise UserError(f"{load.lost} requests to {options.address} were lost; see what it printed")
+        for place, reason in sorted(load.failures.items()):
+            print(f"{printable(paths[place])}: {reason}", file=sys.stderr)
+        raise UserError(f"{load.lost} requests to {options.address} were lost; see above")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Takes pictures in JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF; folders are searched to the bottom,
 hidden files left out. Prints the five likeliest classes of each with their probabilities. A file
-that cannot be read is named on stderr and the rest goes on; the exit status is then 1.
+that cannot be read is named on stderr, and in its place in CSV and JSON, with the reason; the rest
+goes on, and the exit status is then 1.
 """
 
 import base64
@@ -16,8 +17,9 @@ import sys
 from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 from PIL import Image
@@ -42,8 +44,15 @@ class Prediction(NamedTuple):
     likeliest: list[Likely]
 
 
-Show = Callable[[Iterator[Prediction]], Iterator[Prediction]]
-"""Prints predictions as they come, and hands them on."""
+class Unreadable(NamedTuple):
+    """A file that cannot be read, and why."""
+
+    path: Path
+    error: str
+
+
+Show = Callable[[Iterator[Prediction | Unreadable]], Iterator[Prediction]]
+"""Prints what was found as it comes, and hands the predictions on."""
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -63,21 +72,32 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 
 def predict_all(
-    classifier: Classifier, paths: Sequence[Path], failed: Callable[[Path, ValueError], None]
-) -> Iterator[Prediction]:
-    """Predictions for the files in their order; memory does not grow with their number.
+    classifier: Classifier, paths: Sequence[Path], failed: Callable[[Unreadable], None]
+) -> Iterator[Prediction | Unreadable]:
+    """What the files show, in their order; memory does not grow with their number.
 
-    A file that cannot be read is left out, and `failed` is called.
+    As soon as a file turns out not to be readable, `failed` is called.
     """
+    errors: dict[Path, str] = {}
+
+    def note(path: Path, error: ValueError) -> None:
+        errors[path] = str(error)
+        failed(Unreadable(path, str(error)))
+
+    rest = iter(paths)
     # Where the table is read as it comes, it is the sign of life.
     quiet = sys.stdout.isatty() or len(paths) <= BATCH_SIZE
     with progress_bar(total=len(paths), unit=" pictures", disable=quiet) as bar:
         for batch, images in read_pictures(
-            paths, classifier.size, classifier.crop, BATCH_SIZE, failed
+            paths, classifier.size, classifier.crop, BATCH_SIZE, note
         ):
-            found = classifier.likeliest(images)
-            yield from map(Prediction, batch, images, found)
+            for found in map(Prediction, batch, images, classifier.likeliest(images)):
+                for path in takewhile(errors.__contains__, rest):
+                    yield Unreadable(path, errors[path])
+                yield found
             bar.update(len(batch))
+    for path in rest:
+        yield Unreadable(path, errors[path])
 
 
 def table(paths: Sequence[Path], class_names: Sequence[str]) -> Show:
@@ -85,9 +105,11 @@ def table(paths: Sequence[Path], class_names: Sequence[str]) -> Show:
     wide = max(len(printable(path)) for path in [*paths, Path("picture")])
     name_wide = max(len(name) for name in [*class_names, "class"])
 
-    def show(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    def show(found: Iterator[Prediction | Unreadable]) -> Iterator[Prediction]:
         print(f"{'picture':{wide}}  {'class':{name_wide}}  probability")
-        for each in predictions:
+        for each in found:
+            if isinstance(each, Unreadable):  # Which stderr has told.
+                continue
             name = printable(each.path)
             for likely in each.likeliest:
                 print(f"{name:{wide}}  {likely.name:{name_wide}}  {likely.probability:11.4f}")
@@ -98,31 +120,39 @@ def table(paths: Sequence[Path], class_names: Sequence[str]) -> Show:
 
 
 def comma_separated(classes: int) -> Show:
-    """Shows a row for each picture: its path, then classes and probabilities in turn."""
+    """Shows a row for each picture: its path, classes and probabilities in turn, and any error."""
     columns = [f"{of}_{rank + 1}" for rank in range(classes) for of in ("class", "probability")]
 
-    def show(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    def show(found: Iterator[Prediction | Unreadable]) -> Iterator[Prediction]:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["picture", *columns])
-        for each in predictions:
+        writer.writerow(["picture", *columns, "error"])
+        for each in found:
+            if isinstance(each, Unreadable):
+                writer.writerow([printable(each.path), *("" for _ in columns), each.error])
+                continue
             cells = [(likely.name, f"{likely.probability:.6f}") for likely in each.likeliest]
-            writer.writerow([printable(each.path), *(cell for pair in cells for cell in pair)])
+            writer.writerow([printable(each.path), *(cell for pair in cells for cell in pair), ""])
             yield each
 
     return show
 
 
-def show_json(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-    """Show a list of objects, one a line: the picture, and the predictions for it."""
+def show_json(found: Iterator[Prediction | Unreadable]) -> Iterator[Prediction]:
+    """Show a list of objects, one a line: the picture, and the predictions for it or the error."""
     before = "[\n"
-    for each in predictions:
-        given = [
-            {"class": likely.name, "probability": round(likely.probability, 6)}
-            for likely in each.likeliest
-        ]
-        print(before + json.dumps({"picture": str(each.path), "predictions": given}), end="")
+    for each in found:
+        shown: dict[str, Any] = {"picture": str(each.path)}
+        if isinstance(each, Unreadable):
+            shown["error"] = each.error
+        else:
+            shown["predictions"] = [
+                {"class": likely.name, "probability": round(likely.probability, 6)}
+                for likely in each.likeliest
+            ]
+        print(before + json.dumps(shown), end="")
         before = ",\n"
-        yield each
+        if isinstance(each, Prediction):
+            yield each
     print("\n]" if before == ",\n" else "[]")
 
 
@@ -159,9 +189,9 @@ def predict(options: Namespace) -> None:
     print(classifier.description, file=sys.stderr)
     broken = []
 
-    def failed(path: Path, error: ValueError) -> None:
-        broken.append(path)
-        print(f"{printable(path)} cannot be read: {error}", file=sys.stderr)
+    def failed(file: Unreadable) -> None:
+        broken.append(file)
+        print(f"{printable(file.path)} cannot be read: {file.error}", file=sys.stderr)
 
     show = table(paths, classifier.class_names)
     if options.csv:

@@ -92,7 +92,7 @@ def test_csv_and_json_hold_what_the_table_holds(
     assert [row["picture"] for row in rows] == [str(pictures / name) for name in ORDER]
     assert list(rows[0]) == [
         "picture", "class_1", "probability_1", "class_2", "probability_2", "class_3",
-        "probability_3",
+        "probability_3", "error",
     ]  # fmt: skip
     for number, (row, each) in enumerate(zip(rows, objects, strict=True)):
         assert each["picture"] == row["picture"]
@@ -102,6 +102,26 @@ def test_csv_and_json_hold_what_the_table_holds(
             line = table[CLASSES * number + rank]
             assert given["class"] in line
             assert float(line.split()[-1]) == pytest.approx(given["probability"], abs=1e-4)
+
+
+def test_csv_and_json_hold_broken_files_in_their_places(
+    ran: Stages, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "BATCH_SIZE", 2)
+    for form in ("--csv", "--json"):
+        with pytest.raises(UserError, match="2 of 11 files"):
+            run_predict(ran, pictures, form)
+        out = capsys.readouterr().out
+        rows = json.loads(out) if form == "--json" else [*csv.DictReader(io.StringIO(out))]
+        assert [row["picture"] for row in rows] == sorted(row["picture"] for row in rows)
+        assert len(rows) == 11
+        errors = {Path(row["picture"]).name: row["error"] for row in rows if row.get("error")}
+        assert sorted(errors) == ["broken.jpg", "empty.png"]
+        assert errors["broken.jpg"].startswith("image file is truncated")
+        if form == "--json":
+            assert [sorted(row) for row in rows if "error" in row] == [["error", "picture"]] * 2
+        else:
+            assert all(bool(row["class_1"]) != bool(row["error"]) for row in rows)
 
 
 def test_a_picture_is_cropped_as_in_training(
@@ -135,7 +155,8 @@ def test_nothing_to_predict_is_one_line(
     with pytest.raises(UserError, match=r"^1 of 1 files could not be read"):
         run_predict(ran, tmp_path / "none.jpg", "--json")
     output, errors = capsys.readouterr()
-    assert json.loads(output) == []
+    error = "No such file or directory"
+    assert json.loads(output) == [{"picture": str(tmp_path / "none.jpg"), "error": error}]
     assert "none.jpg cannot be read: No such file or directory" in errors
 
 
@@ -151,7 +172,7 @@ def test_the_page_holds_every_picture_and_escapes_their_names(
     assert "blue&#39;s" in text
     assert "<b>" not in text
     assert "http" not in text
-    assert len(capsys.readouterr().out.splitlines()) == 1 + len(ORDER)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 11
     assert list(tmp_path.glob(".partial-*")) == []
 
 
@@ -177,8 +198,8 @@ def test_from_the_shell(ran: Stages, pictures: Path) -> None:
     assert done.stdout.startswith("picture ")
     lines = done.stderr.splitlines()
     assert [line.split(":")[0].split(" ")[0] for line in lines] == [
-        "loading", str(ran.folder / MODEL / "finetuned.keras"), str(pictures / "broken.jpg"),
-        str(pictures / "empty.png"), "error",
+        "loading", str(ran.folder / MODEL / "finetuned.keras"),
+        str(pictures / "broken.jpg"), str(pictures / "empty.png"), "error",
     ]  # fmt: skip
     reader, writer = os.pipe()
     os.close(reader)

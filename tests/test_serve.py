@@ -19,6 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 from starlette.testclient import TestClient
 
+from scripts import load_test
 from scripts.load_test import Load, put_under_load
 from stages import serve
 from stages.common.classifier import load_classifier
@@ -235,7 +236,10 @@ def server(ran: Stages) -> Iterator[str]:
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
     lines = process.stderr.read().splitlines()
-    assert lines == [f"loading {MODEL}", f"{MODEL}/finetuned.keras: 3 classes of tiny, 32 px"]
+    assert lines == [
+        f"loading {MODEL}",
+        f"{MODEL}/finetuned.keras: 3 classes of tiny, 32 px",
+    ]
 
 
 @pytest.mark.slow
@@ -266,7 +270,7 @@ def test_a_body_that_is_too_large_hears_why(server: str) -> None:
 
 
 def test_a_load_is_described_by_hand() -> None:
-    load = Load(2.0, [0.1] * 98 + [0.2, 1.0], 1)
+    load = Load(2.0, [0.1] * 98 + [0.2, 1.0], 1, {0: "415"})
     assert load.describe() == "50.0 requests/s, median 100 ms, p99 208 ms, 1 of 101 lost"
 
 
@@ -274,6 +278,22 @@ def test_what_is_not_answered_is_lost(free_port: int) -> None:
     load = put_under_load(f"http://127.0.0.1:{free_port}", [b"x"], 3, 2)
     assert (load.waits, load.lost) == ([], 3)
     assert load.describe().endswith("3 of 3 lost")
+    assert [*load.failures] == [0]
+    assert "refused" in load.failures[0]
+
+
+@pytest.mark.slow
+def test_a_load_names_what_is_refused(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good.png").write_bytes(picture(0, np.random.default_rng(0)))
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"3 requests to .* were lost; see above"):
+        load_test.main([server, str(tmp_path), "--requests", "6", "--threads", "2"])
+    shown = capsys.readouterr()
+    assert "3 of 6 lost" in shown.out
+    (line,) = shown.err.splitlines()
+    assert line.startswith(f"{tmp_path / 'no.png'}: 415 ")
 
 
 @pytest.fixture

@@ -33,8 +33,10 @@ def quiet_stderr() -> Iterator[None]:
             os.close(stderr)
 
 
-# Seconds, of a cold disk many; at once, as no other thread of Python's runs while it is loaded.
-say("starting TensorFlow")
+# It takes seconds, from a cold disk many. Said at once, as no other thread of Python's runs
+# meanwhile, and only where it is seen as it comes: what a program reads has an error alone, if any.
+if sys.stderr.isatty() or "DVC_STAGE" in os.environ:
+    say("starting TensorFlow")
 with quiet_stderr():
     import keras
     import tensorflow
