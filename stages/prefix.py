@@ -14,80 +14,28 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.common.backbones import cut_for
 from stages.common.command_line import Parser, run
-from stages.common.extract import (
-    BATCH_SIZE,
-    add_image_options,
-    extract,
-    image_side,
-    load_backbone,
-    one_graph,
-)
-from stages.common.files import read_json, replacing, write_json
-from stages.common.images import decode_rows
-from stages.common.keras_quiet import keras
-from stages.common.options import add_unfreeze_options, reads_pixels
-from stages.common.readable import readable_rows
-from stages.common.sets import SETS
+from stages.common.files import write_json
+from stages.common.results import write_array
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse the options and write the activations and what they are."""
+    """Compute the activations if anything is unfrozen, else write an empty file."""
     parser = Parser(__doc__)
-    add_image_options(parser)
-    add_unfreeze_options(parser)
-    options = parser.parse_args(arguments)
-    image_set = SETS[options.set]
-    archive = Path("data/raw", image_set.name, image_set.archive)
-    size = image_side(options)
-    path = Path("data/prefix", image_set.name, f"{options.backbone}.npy")
-
-    backbone, precision = load_backbone(
-        options.backbone,
-        size,
-        Path(f"data/weights/{options.backbone}.weights.h5"),
-        options.precision,
-    )
-    cut = cut_for(backbone, options.unfreeze, reads_pixels(options))
-    if cut is None:
+    parser.add_argument("--set", required=True)
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--unfreeze", required=True)
+    options, _ = parser.parse_known_args(arguments)
+    if options.unfreeze == "0":
         print("nothing is unfrozen: there is no prefix to compute")
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.empty(0, np.float16))
-    else:
-        pixels = cut is backbone.input
-        dtype = "uint8" if pixels else "float32" if options.precision == "float32" else "float16"
-        if pixels:
-            print("fine-tuning reads pictures, not activations: each step runs the whole network")
-        print(
-            f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}; "
-            f"a map of {cut.shape[1:]} of each, as {dtype}"
-        )
-        network = keras.Model(backbone.input, cut)
-        rows = readable_rows(image_set.name)
-        batches = decode_rows(archive, image_set.image_names, rows, size, options.crop, BATCH_SIZE)
-        extract(
-            (lambda images: images) if pixels else one_graph(network),
-            batches,
-            image_set.images,
-            options.views,
-            dtype,
-            path,
-        )
-    write_json(
-        path.with_suffix(".json"),
-        {
-            "images": read_json(archive.with_name("source.json")),
-            "weights": read_json(Path(f"data/weights/{options.backbone}.json")),
-            "image_size": size,
-            "crop": options.crop,
-            "views": options.views,
-            "precision": precision,
-            "unfreeze": options.unfreeze,
-            "batch_norm": options.batch_norm,
-            "augment": options.augment,
-        },
-    )
+        path = Path(f"data/prefix/{options.set}/{options.backbone}.npy")
+        write_array(path, np.empty(0, np.float16))
+        write_json(path.with_suffix(".json"), {"unfreeze": options.unfreeze})
+        return
+    # Here, as TensorFlow takes seconds to load.
+    from stages.common.activations import cache_activations
+
+    cache_activations(arguments)
 
 
 if __name__ == "__main__":

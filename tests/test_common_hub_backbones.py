@@ -92,7 +92,8 @@ def test_without_keras_hub_one_line_says_how_to_get_it(monkeypatch: pytest.Monke
 
 def test_keras_hub_is_imported_for_its_own_networks_alone() -> None:
     program = (
-        "import sys; sys.modules['keras_hub'] = None; import stages.finetune, stages.weights; "
+        "import sys; sys.modules['keras_hub'] = None; "
+        "import stages.common.finetuning, stages.weights; "
         "from stages.common.backbones import build; build('demo_backbone', 32)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stages import finetune
+from stages.common import finetuning
 from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
@@ -136,7 +136,7 @@ def test_crops_train_the_whole_network_from_pixels(
         sides.extend(layer.input.shape[1] for layer in model.layers[-1].layers if layer.weights)
         return fit(model, values, *rest)
 
-    monkeypatch.setattr(finetune, "fit", watching)
+    monkeypatch.setattr(finetuning, "fit", watching)
     stages.run_prefix(augment="crop", unfreeze="all")
     stages.run_finetune(augment="crop", unfreeze="all", epochs=1)
     scores_are_the_models(stages, name="finetuned")
@@ -159,7 +159,7 @@ def test_every_parameter_reaches_training(stages: Stages, monkeypatch: pytest.Mo
         computed.update(layer.compute_dtype for layer in model.layers)
         return fit(model, *rest)
 
-    monkeypatch.setattr(finetune, "fit", watching)
+    monkeypatch.setattr(finetuning, "fit", watching)
     wanted = Recipe("sgd", 0.01, "cosine", 2, 8, 0.5, 0.1, 0.2, 0.3, 0, 2)
     stages.run_finetune(**vars(wanted), precision="bfloat16")
     assert recipes == [wanted]
@@ -178,13 +178,13 @@ def test_early_stopping_chooses_by_val_and_starts_anew_from_all_that_trains(
 ) -> None:
     stages.run_split(protocol="official")
     stages.run_head(**LOGISTIC, finetune_early_stopping=1)
-    starts, start = [], finetune.start
+    starts, start = [], finetuning.start
 
     def watching(path: Any, head: NDArray[np.float32], options: Any) -> Any:
         starts.append(head)
         return start(path, head, options)
 
-    monkeypatch.setattr(finetune, "start", watching)
+    monkeypatch.setattr(finetuning, "start", watching)
     capsys.readouterr()
     # Far too high a rate: the loss on val rises from the first epoch on.
     stages.run_finetune(epochs=5, early_stopping=1, learning_rate=0.1, warmup=0)
@@ -219,7 +219,7 @@ def test_the_temperature_is_chosen_by_images_that_were_not_trained_on(
         trained.append(arguments[3][0])
         return fit(*arguments)
 
-    monkeypatch.setattr(finetune, "fit", watching)
+    monkeypatch.setattr(finetuning, "fit", watching)
     capsys.readouterr()
     stages.run_finetune(refit=refit, calibrate=True)
     said = re.search(r"temperature ([\d.]+), by 6 images held out", capsys.readouterr().out)

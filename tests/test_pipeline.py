@@ -1,6 +1,7 @@
 """The contracts of dvc.yaml, params.yaml and requirements.txt."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -74,6 +75,23 @@ def test_every_script_is_a_stage_or_a_tool() -> None:
 def test_only_stages_that_touch_a_network_import_tensorflow(name: str) -> None:
     modules = imported(ROOT / f"stages/{name}.py")
     assert (ROOT / "stages/common/keras_quiet.py" in modules) == (name in TENSORFLOW_STAGES)
+
+
+@pytest.mark.parametrize("name", ["prefix", "finetune"])
+def test_what_has_nothing_to_train_does_without_tensorflow(name: str, tmp_path: Path) -> None:
+    models = tmp_path / "models/demo/vgg19"
+    models.mkdir(parents=True)
+    for file in ("head.keras", "head_probabilities.npy"):
+        (models / file).touch()
+    code = (
+        "import sys; sys.modules.update(keras=None, tensorflow=None); "
+        f"from stages.{name} import main; main(sys.argv[1:])"
+    )
+    words = ["--set", "demo", "--backbone", "vgg19", "--unfreeze", "0", "--epochs", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, check=True)
+    written = {"prefix": "data/prefix/demo/vgg19.npy", "finetune": f"{models}/finetuned.keras"}
+    assert (tmp_path / written[name]).exists()
 
 
 def test_every_parameter_reaches_a_stage() -> None:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from scripts.recipe import as_setting, command, main
-from stages import features, finetune, head, split
+from stages import features, head, split
+from stages.common import finetuning
 from stages.common.backbones import build
 from stages.common.batches import Batches
 from stages.common.command_line import UserError
@@ -84,7 +85,7 @@ def test_the_guide(tmp_path: Path, recipe: str, dropout: float, views: list[str]
     batches = Batches(values, np.zeros((1360, 17), np.float32), rows, 32, 0, recipe_given.slices)
     assert len(batches) == 35
     # Nothing is fine-tuned.
-    assert finetune.parse(given["finetune@flowers17-vgg19"]).unfreeze == "0"
+    assert finetuning.parse(given["finetune@flowers17-vgg19"]).unfreeze == "0"
 
 
 def test_the_mirror_view_is_a_flip_from_left_to_right() -> None:
@@ -124,9 +125,9 @@ def test_the_article(tmp_path: Path) -> None:
     backbone = build("inception_v3", 250)
     classifier = build_classifier([backbone], "avg", model, ["plain"])
     save_model(classifier, tmp_path / "head.keras")
-    options = finetune.parse(given["finetune@oxford102-inception_v3"])
+    options = finetuning.parse(given["finetune@oxford102-inception_v3"])
     make_repeatable(0)
-    _, trained, network = finetune.start(tmp_path / "head.keras", flat_weights(model), options)
+    _, trained, network = finetuning.start(tmp_path / "head.keras", flat_weights(model), options)
     assert network.input_shape == (None, 250, 250, 3)
     norms = [layer for layer in trained.layers if "BatchNorm" in type(layer).__name__]
     assert len(norms) == 94
@@ -160,7 +161,7 @@ def test_the_article(tmp_path: Path) -> None:
 
 def test_the_thorough_one_trains_the_whole_network_on_crops(tmp_path: Path) -> None:
     given = commands_of(tmp_path, "thorough")
-    options = finetune.parse(given["finetune@flowers17-vgg19"])
+    options = finetuning.parse(given["finetune@flowers17-vgg19"])
     assert (options.unfreeze, options.batch_norm, options.augment) == ("all", "frozen", "crop")
     assert (recipe_of(options).epochs, recipe_of(options).lowest_rate) == (50, 0.05)
     words = given["prefix@flowers17-vgg19"]

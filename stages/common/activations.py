@@ -1,0 +1,84 @@
+"""What the prefix stage does where something is unfrozen.
+
+Apart from it, as the stage loads TensorFlow only then.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.backbones import cut_for
+from stages.common.command_line import Parser
+from stages.common.extract import (
+    BATCH_SIZE,
+    add_image_options,
+    extract,
+    image_side,
+    load_backbone,
+    one_graph,
+)
+from stages.common.files import read_json, write_json
+from stages.common.images import decode_rows
+from stages.common.keras_quiet import keras
+from stages.common.options import add_unfreeze_options, reads_pixels
+from stages.common.readable import readable_rows
+from stages.common.results import write_array
+from stages.common.sets import SETS
+
+
+def cache_activations(arguments: Sequence[str]) -> None:
+    """Parse the options and write the activations at the cut and what they are."""
+    parser = Parser(None)
+    add_image_options(parser)
+    add_unfreeze_options(parser)
+    options = parser.parse_args(arguments)
+    image_set = SETS[options.set]
+    archive = Path("data/raw", image_set.name, image_set.archive)
+    size = image_side(options)
+    path = Path("data/prefix", image_set.name, f"{options.backbone}.npy")
+
+    backbone, precision = load_backbone(
+        options.backbone,
+        size,
+        Path(f"data/weights/{options.backbone}.weights.h5"),
+        options.precision,
+    )
+    cut = cut_for(backbone, options.unfreeze, reads_pixels(options))
+    if cut is None:
+        print("what is unfrozen has no weights: there is no prefix to compute")
+        write_array(path, np.empty(0, np.float16))
+    else:
+        pixels = cut is backbone.input
+        dtype = "uint8" if pixels else "float32" if options.precision == "float32" else "float16"
+        if pixels:
+            print("fine-tuning reads pictures, not activations: each step runs the whole network")
+        print(
+            f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}; "
+            f"a map of {cut.shape[1:]} of each, as {dtype}"
+        )
+        network = keras.Model(backbone.input, cut)
+        rows = readable_rows(image_set.name)
+        batches = decode_rows(archive, image_set.image_names, rows, size, options.crop, BATCH_SIZE)
+        extract(
+            (lambda images: images) if pixels else one_graph(network),
+            batches,
+            image_set.images,
+            options.views,
+            dtype,
+            path,
+        )
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "images": read_json(archive.with_name("source.json")),
+            "weights": read_json(Path(f"data/weights/{options.backbone}.json")),
+            "image_size": size,
+            "crop": options.crop,
+            "views": options.views,
+            "precision": precision,
+            "unfreeze": options.unfreeze,
+            "batch_norm": options.batch_norm,
+            "augment": options.augment,
+        },
+    )
