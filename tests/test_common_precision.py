@@ -11,6 +11,7 @@ from stages.common.precision import (
     PRECISIONS,
     choose_precision,
     choose_training_precision,
+    keep_slow_layers_in_float32,
     machine_has_bfloat16,
     set_precision,
 )
@@ -127,3 +128,27 @@ def test_layers_compute_in_the_precision_and_keep_float32_variables(name: Any) -
     values = layer(np.ones((1, 3), np.float32))
     assert keras.backend.standardize_dtype(values.dtype) == name
     assert layer.kernel.dtype == "float32"
+
+
+def computed(network: keras.Model) -> dict[str, str]:
+    return {type(layer).__name__: layer.compute_dtype for layer in network.layers}
+
+
+def test_beside_depthwise_convolutions_dense_ones_alone_are_in_bfloat16() -> None:
+    set_precision("bfloat16")
+    mixed = network(layers.Conv2D(4, 3), layers.DepthwiseConv2D(3), layers.BatchNormalization())
+    dense = network(layers.Conv2D(4, 3), layers.BatchNormalization())
+    values = np.ones((1, 8, 8, 4), np.float32)
+    before = np.asarray(mixed(values), np.float32)
+    for each in (mixed, dense):
+        keep_slow_layers_in_float32(each)
+    assert computed(mixed) == {
+        "ReLU": "float32",
+        "Conv2D": "bfloat16",
+        "DepthwiseConv2D": "float32",
+        "BatchNormalization": "float32",
+    }
+    assert set(computed(dense).values()) == {"bfloat16"}
+    after = mixed(values)
+    assert keras.backend.standardize_dtype(after.dtype) == "float32"
+    np.testing.assert_allclose(after, before, rtol=0.05, atol=0.05)

@@ -22,7 +22,12 @@ from stages.common.files import read_json, sha256
 from stages.common.keras_quiet import keras
 from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
 from stages.common.options import add_run_options, add_unfreeze_options, reads_pixels
-from stages.common.precision import PRECISIONS, choose_training_precision, set_precision
+from stages.common.precision import (
+    PRECISIONS,
+    choose_training_precision,
+    keep_slow_layers_in_float32,
+    set_precision,
+)
 from stages.common.progress import say
 from stages.common.results import (
     History,
@@ -103,6 +108,7 @@ def start(
     side = source.input_shape[1]
     backbone = build(options.backbone, crop_side(options.backbone, side) if crops else side)
     set_precision("float32")
+    keep_slow_layers_in_float32(backbone)
     backbone.set_weights(source.get_weights())
     for each in (source, backbone):
         freeze(each, options.unfreeze, options.batch_norm, options.batch_norm_momentum)

@@ -52,6 +52,19 @@ def _is_depthwise(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, depthwise) or getattr(layer, "groups", 1) > 1
 
 
+def keep_slow_layers_in_float32(network: keras.Model) -> None:
+    """Where a network has depthwise convolutions, have dense ones alone compute in bfloat16.
+
+    On CPUs the others lose by it: the gradient of a depthwise convolution of stride 2 takes ten
+    times as long as in float32, and what works on each value by itself is emulated.
+    """
+    layers = keras.layers
+    if any(isinstance(layer, layers.DepthwiseConv2D) for layer in network.layers):
+        for layer in network.layers:
+            if not isinstance(layer, layers.Conv2D):
+                layer.dtype_policy = "float32"
+
+
 def set_precision(precision: Literal["float32", "bfloat16"]) -> None:
     """Make layers built from now on compute in `precision`; variables stay float32."""
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
