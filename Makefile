@@ -34,7 +34,7 @@ lint: setup  ## check format, lint and types
 	@.venv/bin/ruff check
 	@.venv/bin/mypy stages scripts tests
 
-bench: setup  ## measure the pipeline against plain scripts and the machine's limits: about an hour
+bench: setup  ## measure the pipeline against plain scripts and the machine's limits: forty minutes
 	@.venv/bin/python -m scripts.bench
 
 bench-short: setup  ## the same on few images, for every change: two minutes on two quiet cores

@@ -23,14 +23,34 @@ from scripts.bench_images import mirror
 from scripts.bench_lines import LINES, shares
 from scripts.bench_machine import machine_facts
 from scripts.bench_parts import FULL_PARTS, PARTS, SIZES, Bench, Plan
-from scripts.bench_statistics import comparison_table, result_table, summarize, table
+from scripts.bench_statistics import comparison_table, goal_table, result_table, summarize, table
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import read_json, write_json
 from stages.common.sets import SETS
 
 OUTPUT = Path("metrics/bench/result.json")
-FULL = Plan(SETS["flowers17"].images, 1360, 1, 340, 8, tuple(SIZES), 3)
-SHORT = Plan(170, 34, 1, 119, 1, ("mobilenet",), 1)
+FULL = Plan(
+    images=SETS["flowers17"].images,
+    guide_images=510,
+    guide_epochs=1,
+    article_images=340,
+    features_images=340,
+    batches=4,
+    backbones=tuple(SIZES),
+    repeats=3,
+)
+SHORT = Plan(
+    images=170,
+    guide_images=34,
+    guide_epochs=1,
+    article_images=119,
+    features_images=170,
+    batches=1,
+    backbones=("mobilenet",),
+    repeats=1,
+)
+FEWER = ("guide_images", "features_images")
+"""Numbers in a plan that are at most that of all images."""
 SHORT_PARTS = ("guide", "features", "nothing")
 
 
@@ -61,7 +81,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
     changes["backbones"] = tuple(options.backbones or ())
     changes["scale"] = tuple(options.scale or ())
     plan = replace(plan, **{name: value for name, value in changes.items() if value})
-    return replace(plan, guide_images=min(plan.guide_images, plan.images))
+    fewer = {name: min(getattr(plan, name), plan.images) for name in FEWER}
+    return replace(plan, **fewer)
 
 
 def measure(bench: Bench, names: Sequence[str]) -> list[dict[str, float]]:
@@ -76,7 +97,14 @@ def measure(bench: Bench, names: Sequence[str]) -> list[dict[str, float]]:
             started = time.monotonic()
             repeat |= part.measure()
             tell(f"{name} {count} of {len(repeats)}: {time.monotonic() - started:.0f} s")
+        repeat |= forward_alone(repeat, bench.plan.images)
     return repeats
+
+
+def forward_alone(repeat: Mapping[str, float], images: int) -> dict[str, float]:
+    """Seconds of the guide's forward pass and nothing else, where its speed was measured."""
+    name = "forward vgg19"
+    return {"guide forward": images / repeat[name]} if name in repeat else {}
 
 
 def tell(text: str) -> None:
@@ -93,6 +121,11 @@ def notes(bench: Bench, names: Sequence[str], whole_set: bool) -> list[str]:
         lines.append(
             f"Plain guide: {plan.guide_epochs} epoch of {plan.guide_images} of {plan.images} "
             "images timed, ten of all counted; start-up counted once."
+        )
+    if "features" in names:
+        lines.append(
+            f"Features: {plan.features_images} images; the forward pass alone: {plan.batches} "
+            "batches of 32 in each precision."
         )
     if "article" in names:
         lines.append(
@@ -113,6 +146,9 @@ def show(result: Mapping[str, Any]) -> str:
         "",
         result_table(result["lines"]),
     ]
+    goals = goal_table(result["lines"])
+    if goals:
+        text += ["", "The goals, as Markdown", "", goals]
     if result["parts"]:
         text += ["", "Where the features stage spends its time, in seconds", table(result["parts"])]
     return "\n".join(text)

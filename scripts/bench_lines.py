@@ -5,7 +5,17 @@ from collections.abc import Mapping, Sequence
 from scripts.bench_parts import SIZES
 from scripts.bench_statistics import Goal, Line, digits
 
-STAGES = ("duplicates", "split", "features", "prefix", "head", "finetune", "evaluate", "report")
+STAGES = (
+    "survey",
+    "duplicates",
+    "split",
+    "features",
+    "prefix",
+    "head",
+    "finetune",
+    "evaluate",
+    "report",
+)
 SHARES = {"vgg19": 0.85, "inception_v3": 0.85, "mobilenet": 0.7}
 """Of the forward pass's images a second that the features stage is to reach."""
 MEMORY = Goal(high=2.5)
@@ -13,6 +23,8 @@ CONSTANT = Goal(0.9, 1.1)
 PARTS = ("start-up", "read", "decode", "resize", "wait", "forward", "write")
 BESIDE = ("read", "decode", "resize")
 """Parts that go on in threads of their own, beside the others."""
+
+FORWARD = "guide forward"
 
 FIRST = [
     Line(
@@ -28,6 +40,8 @@ FIRST = [
     ),
     Line("guide, other dropout", "s", "guide dropout", None, Goal(high=15)),
     Line("guide, cold", "s", "guide cold"),
+    Line("limit: guide, cold, were it the forward pass alone", "times", "plain guide", FORWARD),
+    Line("guide, cold: share of that limit", "times", FORWARD, "guide cold"),
     Line("plain guide, ten epochs", "s", "plain guide"),
     Line(
         "fine-tuning epoch: pipeline against plain",

@@ -44,6 +44,8 @@ class Plan:
     """Of ten, those that the plain guide is timed for."""
     article_images: int
     """For fine-tuning, by the plain article and by the pipeline: a multiple of 17."""
+    features_images: int
+    """For features against the forward pass: a multiple of 17."""
     batches: int
     """Forward passes of 32 images that are timed."""
     backbones: tuple[str, ...]
@@ -208,7 +210,8 @@ class Features:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         backbones = [*bench.plan.backbones]
-        self.workspace = bench.workspace(bench.plan.images, {"backbones": backbones})
+        self.workspace = bench.workspace(bench.plan.features_images, {"backbones": backbones})
+        self.workspace.dvc("repro", "survey")
 
     def measure(self) -> dict[str, float]:
         """All backbones in turn, and the limits that belong to none."""
@@ -241,7 +244,7 @@ class Features:
                 measured[f"whole {name}"] = done.seconds
                 measured[f"part start-up {name}"] = done.seconds - parts["loop"]
                 measured[f"features {name}"] = parts["rest_images"] / parts["rest"]
-                measured[f"features whole {name}"] = self.bench.plan.images / done.seconds
+                measured[f"features whole {name}"] = self.bench.plan.features_images / done.seconds
         return measured
 
 
@@ -357,7 +360,7 @@ class Scale:
     def run_stages(self, workspace: Workspace) -> dict[str, Done]:
         """Run the stages with the commands that DVC would give them."""
         commands = stage_commands(workspace.folder)
-        stages = ("split", "features", "prefix", "head", "finetune", "evaluate")
+        stages = ("survey", "split", "features", "prefix", "head", "finetune", "evaluate")
         return {stage: workspace.python(*commands[stage]) for stage in stages}
 
 

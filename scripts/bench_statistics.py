@@ -118,6 +118,19 @@ def result_table(entries: Sequence[Mapping[str, Any]]) -> str:
     return table(rows)
 
 
+def goal_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The entries that have a goal as a table in Markdown; empty where none has."""
+    held = [each for each in entries if "goal" in each]
+    rows = [
+        f"| {each['name']} | {each['goal']} | {digits(each['median'])} {each['unit']} "
+        f"({digits(each['least'])} to {digits(each['greatest'])}) | {each['verdict']} |"
+        for each in held
+    ]
+    return "\n".join(
+        ["| what | goal | median (spread) | |", "|---|---|---|---|", *rows] if rows else []
+    )
+
+
 def comparison_table(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> str:
     """How the medians that both results have changed, in percent of the old one.
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from scripts import bench_images
-from scripts.bench import main, parse, plan_of, read_old
+from scripts.bench import forward_alone, main, parse, plan_of, read_old
 from scripts.bench_images import generated_picture, pictures, unpack, write_archive
 from scripts.bench_lines import LINES, shares
 from scripts.bench_machine import machine_facts, processor_of
@@ -23,6 +23,7 @@ from scripts.bench_statistics import (
     Line,
     comparison_table,
     digits,
+    goal_table,
     marginal_seconds,
     result_table,
     scaled_seconds,
@@ -248,6 +249,23 @@ def test_a_command_is_measured_and_a_failure_is_one_line(tmp_path: Path) -> None
     code = "import sys; print('error: no file'); print('more'); sys.exit(3)"
     with pytest.raises(UserError, match=r"status 3: error: no file$"):
         run((sys.executable, "-c", code), folder, {})
+
+
+def test_goals_are_a_table_in_markdown() -> None:
+    lines = [RATIO, Line("fast", "s", "fast")]
+    entries = summarize(lines, [{"slow": 10, "fast": 2}, {"slow": 18, "fast": 3}], whole_set=True)
+    row = "| ratio | at least 4 | 5.50 times (5.00 to 6.00) | met |"
+    assert goal_table(entries).splitlines()[2:] == [row]
+    assert goal_table(entries[1:]) == ""
+
+
+def test_the_limit_of_the_guide_is_its_forward_pass_alone() -> None:
+    repeat = {"plain guide": 2000.0, "guide cold": 200.0, "forward vgg19": 10.0}
+    repeat |= forward_alone(repeat, 1000)
+    found = {each["name"]: each["median"] for each in summarize(LINES, [repeat], whole_set=True)}
+    assert found["limit: guide, cold, were it the forward pass alone"] == 20
+    assert found["guide, cold: share of that limit"] == 0.5
+    assert forward_alone({"guide cold": 1.0}, 1000) == {}
 
 
 def test_options_change_the_plan() -> None:
