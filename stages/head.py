@@ -27,6 +27,7 @@ from stages.common.models import (
     NORMALIZE,
     adapt_head,
     apply_temperature,
+    apply_to_views,
     build_classifier,
     build_head,
     flat_weights,
@@ -143,9 +144,7 @@ def train_logistic(
 
     def normalized(head: keras.Model, images: NDArray[np.int64]) -> Features:
         before = keras.Model(head.input, head.get_layer("classes").input)
-        shown = features[images]
-        values = before.predict_on_batch(shown.reshape(-1, shown.shape[2]))
-        return np.asarray(values).reshape(shown.shape)
+        return apply_to_views(before, features, images)
 
     choosing, final = new_head(rows.choosing), new_head(rows.final)
     classes = final.output_shape[1]

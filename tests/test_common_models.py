@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from stages.common import models
 from stages.common.backbones import Pooling, build, pooling_layer
 from stages.common.command_line import UserError
 from stages.common.images import VIEWS, see
@@ -18,6 +19,7 @@ from stages.common.models import (
     NORMALIZE,
     Normalize,
     adapt_head,
+    apply_to_views,
     build_classifier,
     build_head,
     find_model,
@@ -127,6 +129,27 @@ def test_features_are_normalised_by_the_rows_that_train(
     wanted = (flat - train.mean(axis=0)) / np.sqrt(train.var(axis=0) + 1e-3)
     found = into_dense(head, values.reshape(-1, 5))
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("images", [1, 3, 4, 5, 9])
+def test_features_are_looked_at_block_by_block(
+    images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far from zero, where float32 has few digits left for the spread."""
+    monkeypatch.setattr(models, "BLOCK", 4)
+    rng = np.random.default_rng(0)
+    values = (1000 + rng.normal(size=(12, 2, 5))).astype(np.float32)
+    rows = rng.permutation(12)[:images]
+    head = build_head([5], "standard", [], 0, CLASSES)
+    adapt_head(head, values, rows)
+    shown = values[rows].reshape(-1, 5).astype(np.float64)
+    mean, variance = head.get_layer("standardize").get_weights()
+    np.testing.assert_allclose(mean, shown.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(variance, shown.var(axis=0), rtol=1e-5)
+    found = apply_to_views(head, values, rows)
+    assert found.shape == (images, 2, CLASSES)
+    whole = head.predict_on_batch(values[rows].reshape(-1, 5))
+    np.testing.assert_allclose(found.reshape(-1, CLASSES), whole, rtol=1e-5)
 
 
 def test_a_feature_that_never_varies_stays_finite() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.common.backbones import Pooling, pooling_layer
 from stages.common.command_line import UserError
-from stages.common.files import replacing
+from stages.common.files import release, replacing
 from stages.common.hub_backbones import readable
 from stages.common.images import is_mirrored, view_window
 from stages.common.keras_quiet import keras
@@ -19,6 +19,8 @@ from stages.common.keras_quiet import keras
 Normalize = Literal["none", "standard", "power"]
 NORMALIZE: tuple[Normalize, ...] = ("none", "standard", "power")
 
+BLOCK = 4096
+"""Images whose features are looked at at once."""
 ROOT_START = 1e-4
 """Added to a feature's size under the square root, which is finitely steep there."""
 
@@ -67,13 +69,45 @@ def power_normalized(features: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def adapt_head(head: keras.Model, features: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-    """Let the head standardise by mean and variance over `rows` of features (images, views, n)."""
+    """Let the head standardise by mean and variance over `rows` of features (images, views, n).
+
+    Memory does not grow with the number of rows.
+    """
     names = [layer.name for layer in head.layers]
     if "standardize" in names:
         layer = head.get_layer("standardize")
         before = keras.Model(head.input, layer.input)
-        values = before.predict_on_batch(features[rows].reshape(-1, features.shape[2]))
-        layer.set_weights([values.mean(axis=0), values.var(axis=0)])
+        # Sums of differences from some row, without which the variance would be one of two large
+        # numbers' difference.
+        origin: Any = None
+        count, total, squares = 0, np.zeros(1), np.zeros(1)
+        for start in range(0, len(rows), BLOCK):
+            values = apply_to_views(before, features, rows[start : start + BLOCK])
+            values = values.reshape(-1, values.shape[2]).astype(np.float64)
+            origin = values[0].copy() if origin is None else origin
+            values -= origin
+            count, total = count + len(values), total + values.sum(axis=0)
+            squares = squares + np.square(values).sum(axis=0)
+        mean = total / count
+        layer.set_weights([origin + mean, squares / count - mean**2])
+
+
+def apply_to_views(
+    network: keras.Model, features: NDArray[np.float32], rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """What a network of features (n, width) gives for every view of `rows`: (rows, views, ...).
+
+    Features are of the shape (images, views, width), and are looked at a block at a time.
+    """
+    values: Any = None
+    for start in range(0, len(rows), BLOCK):
+        shown = features[rows[start : start + BLOCK]]
+        release(features)
+        flat = np.asarray(network.predict_on_batch(shown.reshape(-1, shown.shape[2])))
+        if values is None:
+            values = np.empty((len(rows), shown.shape[1], *flat.shape[1:]), np.float32)
+        values[start : start + len(shown)] = flat.reshape(*shown.shape[:2], *flat.shape[1:])
+    return np.asarray(values)
 
 
 def build_classifier(
