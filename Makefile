@@ -1,6 +1,7 @@
 # `make help` lists what can be made. Everything works in .venv, which is set up when it is missing.
 
-.PHONY: help setup hub onnx demo test slow soak lint bench bench-short requirements
+.PHONY: help setup hub onnx upkeep demo test slow soak coverage mutants lint audit sbom licences bench \
+	bench-short requirements
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -17,14 +18,30 @@ hub: setup  ## add KerasHub's networks to .venv: 57 MB to download, 204 MB on di
 onnx: setup  ## add what exports to ONNX to .venv: 36 MB to download, 120 MB on disk
 	@sh scripts/setup.sh onnx
 
+upkeep: setup  ## add the tools of audit, sbom, licences and mutants to .venv
+	@sh scripts/setup.sh upkeep
+
 demo: setup  ## make a flower classifier from drawn flowers: no images to download, some three minutes
 	@.venv/bin/python -m scripts.demo
 
+# Each file's tests stay together and in order, as they share fixtures.
+IN_PARALLEL = -n logical --maxprocesses 4 --dist loadfile
+
 test: setup  ## run the fast tests
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest $(IN_PARALLEL)
 
 slow: setup  ## run the slow tests: real `dvc` in clones, and the mirror where there is one
-	@.venv/bin/python -m pytest -m slow
+	@.venv/bin/python -m pytest -m slow $(IN_PARALLEL)
+
+coverage: setup  ## run the fast tests and list the lines of stages/ that none reaches
+	@.venv/bin/coverage erase
+	@.venv/bin/coverage run -m pytest $(IN_PARALLEL)
+	@.venv/bin/coverage combine --quiet
+	@.venv/bin/coverage report
+
+mutants: upkeep  ## change scores, splits and the split stage in some 700 ways: does a test see it?
+	@.venv/bin/mutmut run
+	@.venv/bin/mutmut results
 
 soak: setup  ## kill the pipeline 100 times at random moments, or KILLS=n: about an hour on two cores
 	@FLOWERS_KILLS=$(or $(KILLS),100) .venv/bin/python -m pytest -m soak -rP
@@ -33,6 +50,21 @@ lint: setup  ## check format, lint and types
 	@.venv/bin/ruff format --check
 	@.venv/bin/ruff check
 	@.venv/bin/mypy stages scripts tests
+
+LOCKS = requirements.txt requirements-hub.txt requirements-onnx.txt
+
+audit: upkeep  ## look up known vulnerabilities of every pinned package (needs a network)
+	@.venv/bin/pip-audit --strict --require-hashes --disable-pip \
+		$(LOCKS:%=-r %) -r requirements-upkeep.txt
+
+sbom: upkeep  ## write sbom.json: every pinned package and its hashes, in CycloneDX's format
+	@cat $(LOCKS) | PYTHONWARNINGS=ignore .venv/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+		--output-reproducible --output-file sbom.json -
+
+licences: hub onnx upkeep  ## write the table of packages in docs/licences.md anew
+	@sed -i '/^| Name/,$$d' docs/licences.md
+	@.venv/bin/pip-licenses --no-version --format markdown \
+		--packages $$(sed -n 's/==.*//p' $(LOCKS)) >> docs/licences.md
 
 bench: setup  ## measure the pipeline against plain scripts and the machine's limits: forty minutes
 	@.venv/bin/python -m scripts.bench
@@ -44,7 +76,10 @@ requirements: setup  ## pin the newest versions that pyproject.toml allows (need
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements.txt
-	for extra in hub onnx upkeep; do \
+	uv pip compile --group upkeep --constraint requirements.txt --universal --python-version 3.10 \
+		--upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+		--no-annotate --quiet --output-file requirements-upkeep.txt
+	for extra in hub onnx; do \
 		uv pip compile pyproject.toml --extra dev --extra $$extra --constraint requirements.txt \
 			--universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 			--no-emit-find-links --no-header --no-annotate --quiet \

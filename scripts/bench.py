@@ -95,7 +95,7 @@ def measure(bench: Bench, names: Sequence[str]) -> list[dict[str, float]]:
     for count, repeat in enumerate(repeats, 1):
         for name, part in parts.items():
             started = time.monotonic()
-            repeat |= part.measure()
+            repeat.update(part.measure())
             tell(f"{name} {count} of {len(repeats)}: {time.monotonic() - started:.0f} s")
         repeat |= forward_alone(repeat, bench.plan.images)
     return repeats

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Make .venv anew with the pinned, hashed requirements: by uv where it is installed, else by venv
 # and pip. PYTHON names the interpreter; without it, the first fitting one on the PATH is taken.
-# `setup.sh hub` adds the optional KerasHub to the .venv that is there, `setup.sh onnx` ONNX.
+# `setup.sh hub` adds the optional KerasHub to the .venv that is there, `setup.sh onnx` ONNX,
+# `setup.sh upkeep` the tools that look after dependencies and tests.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,9 @@ install() {
     if command -v uv >/dev/null 2>&1; then
         uv pip install --quiet --python .venv/bin/python --require-hashes "$@"
     else
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes "$@"
+        # Compiled when first imported, as uv does, and not all of TensorFlow's 10,000 files now.
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+            --no-compile "$@"
     fi
 }
 

@@ -67,7 +67,8 @@ def test_confusion_has_the_truth_in_rows() -> None:
 
 def test_recall_and_precision() -> None:
     counts = np.array([[3, 1, 0], [1, 4, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(recall(counts), [3 / 4, 4 / 5, np.nan])
+    with np.errstate(all="raise"):  # Nothing is divided by 0 images.
+        np.testing.assert_array_equal(recall(counts), [3 / 4, 4 / 5, np.nan])
     lopsided = np.array([[2, 2], [0, 3]])
     np.testing.assert_array_equal(recall(lopsided), [1 / 2, 1])
     np.testing.assert_array_equal(precision(lopsided), [1, 3 / 5])
@@ -134,6 +135,19 @@ def test_reliability_by_hand() -> None:
     assert reliability(PROBABILITIES, TRUTH, bins=10).images.tolist() == [1, 1, 1, 1, 1]
 
 
+def test_there_are_fifteen_bins_unless_told() -> None:
+    """0.55 and 0.59 lie in (8/15, 9/15], but on two sides of 9/16."""
+    shares = np.array([[0.55, 0.45], [0.59, 0.41]])
+    assert reliability(shares, np.array([0, 1])).images.tolist() == [2]
+    error = calibration_error(shares, np.array([0, 1]))
+    assert error == pytest.approx((0.55 + 0.59) / 2 - 1 / 2)
+
+
+def test_a_probability_rounded_above_1_is_in_the_last_bin() -> None:
+    shares = np.array([[1 + np.finfo(np.float32).eps, 0], [1, 0]], np.float32)
+    assert reliability(shares, np.array([0, 0])).images.tolist() == [2]
+
+
 def test_calibration_error_in_one_bin_is_confidence_against_accuracy() -> None:
     assert calibration_error(PROBABILITIES, TRUTH, bins=1) == pytest.approx(0.6 - 0.6, abs=1e-12)
     assert calibration_error(PROBABILITIES[:2], TRUTH[:2], bins=1) == pytest.approx(0.6 - 0.5)
@@ -163,6 +177,15 @@ def test_the_wilson_interval_by_hand() -> None:
     assert 0.49016 < low < high < 0.94332
 
 
+@pytest.mark.parametrize("images", range(1, 30))
+def test_the_wilson_interval_ends_exactly_at_0_and_1(images: int) -> None:
+    """Where rounding would leave a bound that is 1e-17 below 0 or above 1."""
+    assert wilson_interval(0, images)[0] == 0
+    assert wilson_interval(images, images)[1] == 1
+    low, high = wilson_interval(1, images + 1)
+    assert 0 < low < high < 1
+
+
 def test_the_mean_class_interval_by_hand() -> None:
     """Six images, half right: none is right in 1/64 of the resamples, fewer than 2.5 %.
 
@@ -182,7 +205,7 @@ def test_the_mean_class_interval_of_many_images_is_the_normal_one() -> None:
 
 
 def test_the_mean_class_interval_is_the_same_each_time() -> None:
-    counts = np.array([[7, 3], [2, 8]])
+    counts = np.array([[9_000, 1_000], [5_000, 5_000]])
     assert mean_class_interval(counts) == mean_class_interval(counts)
 
 
@@ -259,6 +282,14 @@ def test_scores_of_repeats_are_means_with_sample_standard_deviations() -> None:
         "mean_class_accuracy_std": 0,
         "repeats": 3,
     }
+
+
+def test_two_repeats_have_a_standard_deviation() -> None:
+    """It is the distance of 0.2 between them by the square root of 2."""
+    repeats = [{"accuracy": each, "mean_class_accuracy": each} for each in (0.5, 0.7)]
+    scores = mean_scores(repeats)
+    assert scores["accuracy_std"] == scores["mean_class_accuracy_std"] == round(0.2 / 2**0.5, 6)
+    assert scores["repeats"] == 2
 
 
 def test_scores_are_those_of_scikit_learn() -> None:

@@ -71,7 +71,7 @@ def test_every_script_is_a_stage_or_a_tool() -> None:
     assert scripts == (set(STAGES) - {"fusion"}) | TOOLS
 
 
-@pytest.mark.parametrize("name", set(STAGES) - {"fusion"})
+@pytest.mark.parametrize("name", sorted(set(STAGES) - {"fusion"}))
 def test_only_stages_that_touch_a_network_import_tensorflow(name: str) -> None:
     modules = imported(ROOT / f"stages/{name}.py")
     assert (ROOT / "stages/common/keras_quiet.py" in modules) == (name in TENSORFLOW_STAGES)

@@ -910,7 +910,7 @@ def test_the_page_shows_its_pictures_and_fits_any_screen(browser: Chrome, folder
         for picture in browser.find_elements(By.TAG_NAME, "img"):
             browser.execute_script("arguments[0].scrollIntoView()", picture)  # As they are lazy.
             WebDriverWait(browser, 5).until(
-                lambda _, picture=picture: browser.execute_script(LOADED, picture)  # type: ignore
+                lambda _, picture=picture: browser.execute_script(LOADED, picture)  # type: ignore[misc]
             )
         overflow = "const page = document.documentElement; return page.scrollWidth > innerWidth"
         assert not browser.execute_script(overflow)

@@ -83,7 +83,7 @@ class Clone:
         return {name.split("@")[0] for name in self.ran_in_full(*command, **environment)}
 
     def ran_in_full(self, *command: str, **environment: str) -> set[str]:
-        return set(re.findall(r"^Running stage '(.*)':$", self(*command, **environment), re.M))
+        return set(re.findall(r"(?m)^Running stage '(.*)':$", self(*command, **environment)))
 
     def lock(self) -> bytes:
         return (self.folder / "dvc.lock").read_bytes()

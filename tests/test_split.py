@@ -67,8 +67,9 @@ def test_a_class_of_one_image_is_refused_where_it_is_to_be_split(stages: Stages)
 
 
 def test_ordered_trains_on_the_first_of_each_class() -> None:
-    parts = ordered(np.array([0, 1, 0, 1, 0, 1]), 2)
-    assert parts.tolist() == ["train"] * 4 + ["val"] * 2
+    parts = ordered(np.array([0, 0, 1, 2, 0, 1, 2, 1, 0]), 2)
+    assert np.flatnonzero(parts == "val").tolist() == [4, 7, 8]
+    assert set(parts) == {"train", "val"}
 
 
 def test_published_numbers_count_from_one() -> None:
@@ -92,6 +93,9 @@ def test_the_three_splits_of_flowers17(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "datasplits.mat", variables)
     for fold, order in enumerate(orders, 1):
         parts = read_official(SETS["flowers17"], tmp_path, fold)
+        labels = np.zeros(1360, int)
+        chosen = choose_parts(SETS["flowers17"], labels, tmp_path, "official", 0.2, 42, fold)
+        assert chosen.tolist() == parts.tolist()
         assert set(np.flatnonzero(parts == "train") + 1) == set(order[:680])
         assert set(np.flatnonzero(parts == "test") + 1) == set(order[1020:])
 
@@ -113,8 +117,13 @@ def test_a_protocol_that_a_set_lacks(name: str, protocol: str, message: str) -> 
         choose_parts(SETS[name], np.zeros(4, int), Path(), protocol, 0.2, 42, 1)
 
 
-def test_the_table(stages: Stages) -> None:
+def test_the_table(stages: Stages, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
     stages.run_split()
+    counts = {"24 train, 6 val", "6 val, 24 train"}
+    assert capsys.readouterr().out in {
+        f"tiny, stratified: {each}; moved to their duplicates: 0\n" for each in counts
+    }
     rows = read_csv(stages.folder / "data/splits/tiny.csv")
     assert [row["image"] for row in rows] == TINY.image_names
     assert [row["label"] for row in rows] == ["0", "1", "2"] * 10

@@ -168,7 +168,7 @@ def read_mat(path: Path, key: str) -> NDArray[np.int64]:
         raise UserError(
             f"{path} is a MATLAB file of version 7.3, which is not read; save it by `save -v7`"
         ) from None
-    except Exception as error:  # SciPy raises whatever it stumbles on in a broken file.
+    except Exception as error:  # noqa: BLE001  SciPy raises whatever it stumbles on in a broken file.
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path} holds no usable variable {key!r} ({reason}); download it again"
