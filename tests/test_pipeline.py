@@ -157,7 +157,13 @@ def test_dvc_reads_the_default_matrix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("requirements", 100), ("requirements-hub", 5), ("requirements-onnx", 3)]
+    ("name", "least"),
+    [
+        ("requirements", 100),
+        ("requirements-hub", 5),
+        ("requirements-onnx", 3),
+        ("requirements-upkeep", 20),
+    ],
 )
 def test_requirements_are_pinned_and_hashed_and_name_no_index(name: str, least: int) -> None:
     text = (ROOT / f"{name}.txt").read_text("utf-8")
@@ -182,13 +188,35 @@ def test_an_extra_is_pinned_apart_from_what_everyone_installs(extra: str, among:
     assert further.isdisjoint(usual)
 
 
+def test_tools_of_upkeep_need_no_other_version_of_what_everyone_installs() -> None:
+    usual, tools = (
+        set(re.findall(r"(?m)^([a-z0-9._-]+==\S+)", (ROOT / name).read_text("utf-8")))
+        for name in ("requirements.txt", "requirements-upkeep.txt")
+    )
+    common = {pin.split("==")[0] for pin in usual} & {pin.split("==")[0] for pin in tools}
+    assert common
+    assert {pin for pin in tools if pin.split("==")[0] in common} <= usual
+
+
+def test_the_licence_of_every_package_is_listed() -> None:
+    """Made by `make licences`; those that another Python or system needs may be missing."""
+    files = ("requirements.txt", "requirements-hub.txt", "requirements-onnx.txt")
+    pins = "\n".join((ROOT / name).read_text("utf-8") for name in files)
+    always = set(re.findall(r"(?m)^([a-z0-9._-]+)==\S+ \\$", pins))
+    sometimes = set(re.findall(r"(?m)^([a-z0-9._-]+)==\S+ ;", pins))
+    table = re.findall(r"(?m)^\| (\S+) +\| (.*\S) +\|$", (ROOT / "docs/licences.md").read_text())
+    listed = {re.sub("[._]+", "-", name.lower()) for name, _ in table[1:]}
+    assert len(always) > 100
+    assert always <= listed <= always | sometimes
+
+
 def test_every_dependency_is_pinned_and_explained() -> None:
     project = (ROOT / "pyproject.toml").read_text("utf-8").split("[build-system]")[0]
     names = re.findall(r'"([A-Za-z0-9-]+)(?:[><=]|")', project.split("dependencies", 1)[1])
-    files = ("requirements.txt", "requirements-hub.txt", "requirements-onnx.txt")
-    pinned = "\n".join((ROOT / name).read_text("utf-8").lower() for name in files)
-    readme = (ROOT / "README.md").read_text("utf-8").lower()
+    pinned = "\n".join(path.read_text("utf-8").lower() for path in ROOT.glob("requirements*.txt"))
+    pages = [ROOT / "README.md", ROOT / "docs/development.md"]
+    explained = "\n".join(path.read_text("utf-8").lower() for path in pages)
     assert len(names) > 10
     for name in names:
         assert f"\n{name.lower()}==" in f"\n{pinned}", name
-        assert f"`{name.lower()}`" in readme, name
+        assert f"`{name.lower()}`" in explained, name
