@@ -97,7 +97,7 @@ def measure(bench: Bench, names: Sequence[str]) -> list[dict[str, float]]:
             started = time.monotonic()
             repeat.update(part.measure())
             tell(f"{name} {count} of {len(repeats)}: {time.monotonic() - started:.0f} s")
-        repeat |= forward_alone(repeat, bench.plan.images)
+        repeat.update(forward_alone(repeat, bench.plan.images))
     return repeats
 
 
