@@ -288,8 +288,8 @@ def test_graph_plots_and_status(clone: Clone) -> None:
     shown = clone.try_("dvc", "plots", "show")
     assert (shown.returncode, shown.stderr) == (0, "")
     page = (clone.folder / "dvc_plots/index.html").read_text()
-    titles = ("Training and validation", "Confusion matrix", "Recall of each class", "Reliability")
-    for words in titles:
+    curves = [f"metrics/history/{RUN}-{model}.csv" for model in ("head", "finetuned")]
+    for words in (*curves, "Confusion matrix", "Recall of each class", "Reliability"):
         assert words in page
     shutil.rmtree(clone.folder / "dvc_plots")
     assert "up to date" in clone("dvc", "status")
