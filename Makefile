@@ -63,7 +63,7 @@ sbom: upkeep  ## write sbom.json: every pinned package and its hashes, in Cyclon
 
 licences: hub onnx upkeep  ## write the table of packages in docs/licences.md anew
 	@sed -i '/^| Name/,$$d' docs/licences.md
-	@.venv/bin/pip-licenses --no-version --format markdown \
+	@.venv/bin/pip-licenses --no-version --with-system --format markdown \
 		--packages $$(sed -n 's/==.*//p' $(LOCKS)) >> docs/licences.md
 
 bench: setup  ## measure the pipeline against plain scripts and the machine's limits: forty minutes

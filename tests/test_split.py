@@ -29,6 +29,7 @@ def stages(tmp_path: Path) -> Stages:
     """A folder with what the stage reads."""
     stages = Stages(tmp_path)
     write_tiny_set(tmp_path / "data/raw/tiny")
+    stages.run_survey()
     stages.run_duplicates()
     return stages
 
