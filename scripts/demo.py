@@ -36,6 +36,11 @@ What to try next
   change something        set `dropout: 0.6` in params.yaml, and `make demo` again:
                           head, finetune, evaluate, explain and report run
   put it back             set the old value, and `make demo`: nothing is trained
+  your own pictures       put them into data/own/NAME, a folder a class; in params.yaml set
+                          `sets: []`, `own: [NAME]` and for a start `backbones: [mobilenet]`;
+                          . .venv/bin/activate && dvc repro
+                          then .venv/bin/python -m stages.predict models/NAME/mobilenet PICTURE
+                          (docs/own-images.md)
   real flowers            . .venv/bin/activate && dvc repro   (downloads 400 MB; see README.md)
 """
 

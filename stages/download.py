@@ -8,7 +8,6 @@ stand in for downloads.
 """
 
 import gzip
-import os
 import shutil
 import sys
 import tarfile
@@ -21,7 +20,7 @@ from typing import Any
 from stages.common.command_line import Parser, UserError, one_of, run
 from stages.common.demo_flowers import write_demo_set
 from stages.common.fetch import PAUSES, fetch
-from stages.common.files import digest, replacing, sha256, write_json
+from stages.common.files import digest, link_or_copy, replacing, sha256, write_json
 from stages.common.mirror import find_in_mirror
 from stages.common.progress import progress_bar
 from stages.common.sets import SETS, ImageSet, SourceFile
@@ -37,14 +36,6 @@ LARGEST_PICTURE = 100_000_000
 """In bytes. Pictures are read whole, a batch of them at a time."""
 BLOCK = 1 << 20
 """Bytes that are read of an archive at a time."""
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, or where the disk has no hard links a copy of it."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def obtain(image_set: ImageSet, folder: Path, downloads: Path) -> dict[str, Any]:
@@ -186,7 +177,9 @@ def check_archive(path: Path, names: Sequence[str]) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Run the stage with command line arguments `argv`."""
-    parser = Parser(__doc__)
+    parser = Parser(
+        __doc__, "(the values come from params.yaml; what is in data/own goes into its list `own`)"
+    )
     parser.add_argument("--set", type=one_of(list(SETS), "set"), required=True)
     image_set = SETS[parser.parse_args(argv).set]
     # Not under data/raw: DVC removes a stage's output before the stage runs.

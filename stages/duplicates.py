@@ -19,12 +19,12 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from stages.common.command_line import Parser, number, one_of, run
+from stages.common.command_line import Parser, number, run
 from stages.common.files import write_csv
 from stages.common.images import Pixels, decode_all
 from stages.common.progress import progress_bar
 from stages.common.readable import readable_rows
-from stages.common.sets import SETS, read_labels
+from stages.common.sets import find_set, read_labels
 
 SIDE = 128
 """Pictures are compared as squares of so many pixels."""
@@ -114,11 +114,11 @@ def read_hashes(archive: Path, names: Sequence[str]) -> tuple[Hashes, NDArray[np
 def main(arguments: Sequence[str]) -> None:
     """Parse the options, hash every picture, write the table of duplicates."""
     parser = Parser(__doc__)
-    parser.add_argument("--set", type=one_of([*SETS], "set"), required=True)
+    parser.add_argument("--set", required=True)
     parser.add_argument("--distance", type=number(int, 0, MAX_DISTANCE), required=True)
     options = parser.parse_args(arguments)
 
-    image_set = SETS[options.set]
+    image_set = find_set(options.set)
     raw = Path("data/raw", image_set.name)
     names = image_set.image_names
     classes = [image_set.class_names[label] for label in read_labels(image_set, raw)]

@@ -23,7 +23,7 @@ from stages.common.models import load_model
 from stages.common.options import add_run_options
 from stages.common.progress import say
 from stages.common.report_tables import confident_mistakes, parse_predictions, sample_right
-from stages.common.sets import SETS
+from stages.common.sets import find_set
 
 PICTURES = 4
 """Of each kind: mistakes, and right ones."""
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     add_run_options(parser)
     parser.add_argument("--crop", type=one_of(CROPS, "features.crop"), required=True)
     options = parser.parse_args(arguments)
-    image_set, name = SETS[options.set], f"{options.set}-{options.backbone}"
+    image_set, name = find_set(options.set), f"{options.set}-{options.backbone}"
     models = Path("models", options.set, options.backbone)
     classes = read_json(models / "classes.json")
     predictions = parse_predictions(read_csv(Path(f"metrics/predictions/{name}-finetuned.csv")))

@@ -27,7 +27,7 @@ from stages.common.images import Pixels, decode
 from stages.common.keras_quiet import keras, quiet_stderr, tensorflow
 from stages.common.models import find_model, load_model
 from stages.common.progress import progress_bar, say
-from stages.common.sets import SETS
+from stages.common.samples import find_samples
 from stages.common.splits import read_split
 
 PICTURES = 200
@@ -125,17 +125,14 @@ def pictures_for(model: Path, size: int) -> tuple[Pixels, str]:
     The first of the part that the set's split reports, where archive and split are there; else
     drawn flowers.
     """
-    path = model.absolute()
-    image_set, root = SETS.get(path.parents[1].name), path.parents[min(3, len(path.parents) - 1)]
-    if image_set:
-        archive = root / "data/raw" / image_set.name / image_set.archive
-        split = root / f"data/splits/{image_set.name}.csv"
-        if archive.is_file() and split.is_file():
-            table = read_split(split)
-            rows = np.flatnonzero(table.parts[0] == table.reported_part)[:PICTURES]
-            names = [table.images[row] for row in rows]
-            images = load_pictures(archive, names, size, "center")
-            return images, f"first {len(names)} pictures of {table.reported_part} of {archive.name}"
+    files = find_samples(model, model.absolute().parents[1].name)
+    if files:
+        archive, split = files
+        table = read_split(split)
+        rows = np.flatnonzero(table.parts[0] == table.reported_part)[:PICTURES]
+        names = [table.images[row] for row in rows]
+        images = load_pictures(archive, names, size, "center")
+        return images, f"first {len(names)} pictures of {table.reported_part} of {archive.name}"
     drawn = [image_of(SPECIES[n % len(SPECIES)], DEMO_SEED, n) for n in range(PICTURES)]
     decoded = np.stack([decode(data, size, "center") for data in drawn])
     return decoded, f"{PICTURES} drawn flowers, as the set's archive and split are not there"

@@ -13,18 +13,16 @@ from pathlib import Path
 from stages.common.backbones import BACKBONES, pooling_layer
 from stages.common.command_line import Parser, run
 from stages.common.extract import (
-    BATCH_SIZE,
     add_image_options,
-    extract,
+    extract_set,
     image_side,
+    in_full_batches,
     load_backbone,
-    one_graph,
+    recipe,
 )
 from stages.common.files import read_json, write_json
-from stages.common.images import decode_rows
 from stages.common.keras_quiet import keras
-from stages.common.readable import readable_rows
-from stages.common.sets import SETS
+from stages.common.sets import find_set
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -37,23 +35,19 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Parse the options and write the features and what they are."""
     options = parse(arguments)
-    image_set = SETS[options.set]
+    image_set = find_set(options.set)
     archive = Path("data/raw", image_set.name, image_set.archive)
     size = image_side(options)
 
-    backbone, precision = load_backbone(
-        options.backbone,
-        size,
-        Path(f"data/weights/{options.backbone}.weights.h5"),
-        options.precision,
-    )
+    weights = Path(f"data/weights/{options.backbone}.weights.h5")
+    backbone, precision = load_backbone(options.backbone, size, weights, options.precision)
     network = keras.Model(backbone.input, pooling_layer(options.pooling)(backbone.output))
     print(f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}")
 
     path = Path("data/features", image_set.name, f"{options.backbone}.npy")
-    rows = readable_rows(image_set.name)
-    batches = decode_rows(archive, image_set.image_names, rows, size, options.crop, BATCH_SIZE)
-    extract(one_graph(network), batches, image_set.images, options.views, "float32", path)
+    made = recipe(options, precision, weights, f"features {options.pooling}")
+    shape = network.output_shape[1:]
+    extract_set(in_full_batches(network), shape, "float32", image_set, options, made, path)
     write_json(
         path.with_suffix(".json"),
         {

@@ -21,6 +21,7 @@ from stages.common.backbones import BACKBONES, build, load_weights
 from stages.common.calibration import choose_temperature
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import read_json, write_json
+from stages.common.imbalance import image_weights
 from stages.common.keras_quiet import keras
 from stages.common.logistic import choose_strength, fit_logistic
 from stages.common.models import (
@@ -43,7 +44,6 @@ from stages.common.results import (
     write_history,
 )
 from stages.common.scores import log_loss
-from stages.common.sets import SETS
 from stages.common.splits import Rows, choose_rows, read_split
 from stages.common.training import (
     add_training_options,
@@ -64,7 +64,7 @@ Labels = NDArray[np.int64]
 def parse(arguments: Sequence[str]) -> Namespace:
     """The options; raises UserError where they are out of range or contradict each other."""
     parser = Parser(__doc__)
-    parser.add_argument("--set", type=one_of([*SETS], "set"), required=True)
+    parser.add_argument("--set", required=True)
     parser.add_argument("--backbone", required=True)
     add_training_options(parser, "head", min_epochs=0)
     parser.add_argument("--kind", type=one_of(KINDS, "head.kind"), required=True)
@@ -148,18 +148,26 @@ def train_logistic(
 
     choosing, final = new_head(rows.choosing), new_head(rows.final)
     classes = final.output_shape[1]
+
+    def weigh(train: NDArray[np.int64], images: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        weights = image_weights(labels, train, classes, options.class_weight)
+        return None if weights is None else weights[images]
+
     strength = choose_strength(
         (normalized(choosing, rows.choosing), labels[rows.choosing]),
         (normalized(choosing, rows.judging), labels[rows.judging]),
         options.strengths,
         classes,
+        (weigh(rows.choosing, rows.choosing), weigh(rows.choosing, rows.judging)),
     )
     trainings = [(final, rows.final)]
     if wants_second(options, rows):
         trainings.append((choosing, rows.choosing))
     for head, train in trainings:
-        weights = fit_logistic(normalized(head, train), labels[train], [strength], classes)
-        head.get_layer("classes").set_weights(weights[0])
+        (weights,) = fit_logistic(
+            normalized(head, train), labels[train], [strength], classes, weigh(train, train)
+        )
+        head.get_layer("classes").set_weights(weights)
     history: History = {column: [nan] for column in HISTORY_COLUMNS}
     for prefix, images in (("", rows.final), ("val_", rows.shown)):
         if len(images):
@@ -189,7 +197,7 @@ def main(arguments: Sequence[str]) -> None:
     names = options.backbone.split("+")
     features, infos = read_features(options.set, names)
     table = read_split(Path(f"data/splits/{options.set}.csv"))
-    classes = SETS[options.set].class_names
+    classes = table.class_names
     shown = infos[0]["views"] if options.average_views else infos[0]["views"][:1]
     folder = Path("models", options.set, options.backbone)
 

@@ -34,7 +34,7 @@ from stages.common.keras_quiet import keras
 from stages.common.options import AUGMENTATIONS
 from stages.common.progress import progress_bar, say
 from stages.common.readable import readable_rows
-from stages.common.sets import SETS, read_labels
+from stages.common.sets import find_set, read_labels
 
 PICTURES = 12
 AUGMENTED = 6
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--augment", type=one_of(AUGMENTATIONS, "finetune.augment"), required=True)
     parser.add_argument("--seed", type=any_seed, required=True)
     options = parser.parse_args(arguments)
-    image_set, name = SETS[options.set], options.backbone
+    image_set, name = find_set(options.set), options.backbone
     raw = Path("data/raw", image_set.name)
     archive, readable = raw / image_set.archive, readable_rows(image_set.name)
     names = [image_set.image_names[row] for row in readable]

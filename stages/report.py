@@ -66,10 +66,11 @@ from stages.common.report_tables import (
     sample_right,
 )
 from stages.common.report_times import Use, as_script, parse_use, tabulate_times
-from stages.common.sets import SETS
+from stages.common.sets import find_set
 
 PARAMETERS = (
-    "dropout", "seed", "repeats", "refit", "sets", "backbones", "fusions", "weights", "unreadable",
+    "dropout", "seed", "repeats", "refit", "class_weight", "sets", "own", "backbones", "fusions",
+    "weights", "unreadable",
     "duplicates", "split", "features", "predict", "head", "finetune",
 )  # fmt: skip
 """What params.yaml holds at its top level."""
@@ -158,9 +159,9 @@ def reading(path: Path) -> Iterator[Path]:
 def read_params(path: Path) -> dict[str, Any]:
     """Read the parameters.
 
-    Raises UserError unless they name one known set and one backbone at least, and for a name that
-    no stage takes: a name that is misspelt in a section ends that section's stage, but DVC passes
-    over one that stands outside of them.
+    The entry `sets` of what is returned holds one's `own` too. Raises UserError unless they name
+    one set and one backbone at least, and for a name that no stage takes: a name that is misspelt
+    in a section ends that section's stage, but DVC passes over one that stands outside of them.
     """
     try:
         params = yaml.safe_load(path.read_text("utf-8"))
@@ -169,10 +170,10 @@ def read_params(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({text}); correct it") from None
-    for name in ("sets", "backbones", "fusions"):
+    for name in ("sets", "own", "backbones", "fusions"):
         value = params.get(name) if isinstance(params, dict) else None
         named = isinstance(value, list) and all(isinstance(each, str) for each in value)
-        if not named or not (value or name == "fusions"):
+        if not named or not (value or name != "backbones"):
             raise UserError(f"{path} has {name}: {value!r}, not a list of names; correct it")
     for name in params:
         if name not in PARAMETERS:
@@ -180,10 +181,12 @@ def read_params(path: Path) -> dict[str, Any]:
             raise UserError(
                 f"{path} has {name!r}, which nothing reads, perhaps for {near}; correct it"
             )
-    for name in params["sets"]:
-        if name not in SETS:
-            raise UserError(f"{path} has no known set {name!r}; there are: {', '.join(SETS)}")
-    return dict(params)
+    sets = params["sets"] + params["own"]
+    if not sets:
+        raise UserError(f"{path} has nothing in sets and nothing in own; name a set in one of them")
+    for name in sets:
+        find_set(name)
+    return {**params, "sets": sets}
 
 
 def view_charts(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, Chart]]:
@@ -365,7 +368,7 @@ def write_pictures(
 
     Raises UserError when the archive is missing, cannot be read, or lacks one of them.
     """
-    archive = raw / set_name / SETS[set_name].archive
+    archive = raw / set_name / find_set(set_name).archive
     wanted = {picture_name: (PICTURE_SIDE, set(images)), thumb_name: (THUMB_SIDE, set(thumbs))}
     names = sorted(set().union(*(each for _, each in wanted.values())))
     with reading(archive):

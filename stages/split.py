@@ -9,6 +9,7 @@ or of the next fold. An image that cannot be read is in no part: `unreadable` st
 others are where they would be if it could.
 """
 
+import hashlib
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from sklearn.model_selection import train_test_split
 from stages.common.command_line import Parser, UserError, any_seed, number, one_of, run
 from stages.common.files import read_csv, write_csv
 from stages.common.readable import readable_rows
-from stages.common.sets import SETS, ImageSet, read_labels, read_mat
+from stages.common.sets import ImageSet, find_set, picture_keys, read_labels, read_mat
 from stages.common.splits import UNREADABLE, part_columns
 
 PARTS = ("train", "val", "test")
@@ -46,6 +47,57 @@ def stratified(labels: Labels, fraction: float, seed: int) -> Parts:
         raise UserError(f"split.fraction {fraction} leaves no stratified split: {error}") from error
     parts = np.full(len(labels), "train", dtype="<U5")
     parts[val] = "val"
+    return parts
+
+
+def drawn_by_content(
+    labels: Labels, groups: Labels, keys: Sequence[str], fraction: float, seed: int
+) -> Parts:
+    """`train` or `val` for each image of a set that may grow, by `seed` and the image's own key.
+
+    A picture that comes or goes moves one other of its class at most, but for duplicates, so scores
+    before and after are of nearly the same val. Of each class, `fraction` is val, to the nearest
+    whole number, and at least one image. `keys`, shape (images,), tell contents apart. Groups,
+    shape (images,), are not divided within a class; one that is too large for val trains, unless
+    val would be empty.
+    """
+    ranks = [hashlib.sha256(f"{seed} {key}".encode()).hexdigest() for key in keys]
+    parts = np.full(len(labels), "train", dtype="<U5")
+    for label in np.unique(labels):
+        members: dict[int, list[int]] = {}
+        for row in np.flatnonzero(labels == label).tolist():
+            members.setdefault(int(groups[row]), []).append(row)
+        ordered = sorted(members.values(), key=lambda rows: min(ranks[row] for row in rows))
+        wanted = max(1, round(fraction * sum(map(len, ordered))))
+        val: list[int] = []
+        for rows in ordered[: len(ordered) - 1]:
+            val += rows if len(val) + len(rows) <= wanted else []
+        if not val and len(ordered) > 1:
+            val = min(ordered, key=len)
+        parts[val] = "val"
+    return parts
+
+
+def check_both_sides(parts: Parts, labels: Labels, names: Sequence[str], set_name: str) -> None:
+    """Raise UserError for a class, shape (images,) as `parts`, that is not in train and in val."""
+    for label, name in enumerate(names):
+        own = set(parts[labels == label].tolist())
+        for part in {"train", "val"} - own:
+            raise UserError(
+                f"class {name!r} of {set_name} has nothing in {part}: its pictures are duplicates "
+                "of each other or of another class's, and stay with these; add others, see to "
+                f"data/duplicates/{set_name}.csv, or set split.group_duplicates to false"
+            )
+
+
+def given_parts(image_set: ImageSet) -> Parts:
+    """The parts that a set of one's own came with. Raises UserError where it has none."""
+    parts = np.array([row["part"] for row in image_set.listed])
+    if "" in parts:
+        raise UserError(
+            f"split.protocol: data/own/{image_set.name} has no parts of its own; choose "
+            "stratified, or sort its pictures into train, val and test"
+        )
     return parts
 
 
@@ -79,6 +131,8 @@ def read_official(image_set: ImageSet, raw: Path, fold: int) -> Parts:
 
     Raises UserError when the set has none, or their file is not there.
     """
+    if image_set.listed:
+        return given_parts(image_set)
     if image_set.official_file is None:
         raise UserError(
             f"split.protocol: {image_set.name} has no official split; choose stratified or ordered"
@@ -116,6 +170,7 @@ def read_groups(path: Path, images: Sequence[str]) -> Labels:
 def choose_parts(
     image_set: ImageSet,
     labels: Labels,
+    groups: Labels,
     raw: Path,
     protocol: str,
     fraction: float,
@@ -126,6 +181,13 @@ def choose_parts(
 
     Raises UserError when the set does not have that protocol.
     """
+    if protocol == "stratified" and image_set.listed:
+        if image_set.listed[0]["part"]:
+            raise UserError(
+                f"data/own/{image_set.name} has parts of its own; set split.protocol to official, "
+                "or put its classes side by side to have them split at random"
+            )
+        return drawn_by_content(labels, groups, picture_keys(image_set, raw), fraction, seed)
     if protocol == "stratified":
         return stratified(labels, fraction, seed)
     if protocol == "official":
@@ -141,7 +203,7 @@ def choose_parts(
 def parse(arguments: Sequence[str]) -> Namespace:
     """The options; raises UserError where they are out of range."""
     parser = Parser(__doc__)
-    parser.add_argument("--set", type=one_of([*SETS], "set"), required=True)
+    parser.add_argument("--set", required=True)
     parser.add_argument("--protocol", type=one_of(PROTOCOLS, "split.protocol"), required=True)
     parser.add_argument("--fraction", type=number(float, 0.01, 0.99), required=True)
     parser.add_argument("--seed", type=any_seed, required=True)
@@ -154,7 +216,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Parse the options, read the labels, write the split."""
     options = parse(arguments)
-    image_set = SETS[options.set]
+    image_set = find_set(options.set)
     raw = Path("data/raw", image_set.name)
     if len(image_set.class_names) < 2:
         raise UserError(f"{image_set.name} has one class, and there is nothing to tell apart")
@@ -164,6 +226,7 @@ def main(arguments: Sequence[str]) -> None:
         choose_parts(
             image_set,
             labels,
+            groups if options.group_duplicates else np.arange(len(labels)),
             raw,
             options.protocol,
             options.fraction,
@@ -177,6 +240,9 @@ def main(arguments: Sequence[str]) -> None:
         parts = [keep_groups_together(each, groups) for each in drawn]
     can_be_read = np.isin(np.arange(len(labels)), readable_rows(image_set.name))
     parts = [np.where(can_be_read, each, UNREADABLE) for each in parts]
+    if image_set.listed and options.protocol == "stratified":
+        for each in parts:
+            check_both_sides(each, labels, image_set.class_names, image_set.name)
     names = [image_set.class_names[label] for label in labels]
     rows = zip(image_set.image_names, labels, names, groups, *parts, strict=True)
     columns = ["image", "label", "class", "group", *part_columns(options.repeats)]

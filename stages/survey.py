@@ -19,7 +19,7 @@ from stages.common.files import write_csv
 from stages.common.images import FORMATS, decode, read_members
 from stages.common.progress import progress_bar
 from stages.common.readable import survey_path
-from stages.common.sets import SETS, read_labels
+from stages.common.sets import find_set, read_labels
 
 COLUMNS = ("image", "class", "width", "height")
 UNREADABLE = ("stop", "skip")
@@ -86,10 +86,10 @@ def check_readable(
 def main(arguments: Sequence[str]) -> None:
     """Parse the options, look at every picture, write the table."""
     parser = Parser(__doc__)
-    parser.add_argument("--set", type=one_of([*SETS], "set"), required=True)
+    parser.add_argument("--set", required=True)
     parser.add_argument("--unreadable", type=one_of(UNREADABLE, "unreadable"), required=True)
     options = parser.parse_args(arguments)
-    image_set = SETS[options.set]
+    image_set = find_set(options.set)
     raw, names = Path("data/raw", image_set.name), image_set.image_names
     classes = [image_set.class_names[label] for label in read_labels(image_set, raw)]
     sizes, broken = measure(raw / image_set.archive, names)

@@ -1,6 +1,6 @@
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from stages.common.backbones import BACKBONES, Backbone, build
 from stages.common.command_line import Parser, UserError
 from stages.common.extract import (
+    BATCH_SIZE,
     add_image_options,
     extract,
     image_side,
+    in_full_batches,
     load_backbone,
-    one_graph,
 )
+from stages.common.kept import Kept
 from stages.common.keras_quiet import keras
 
 Pixels = NDArray[np.uint8]
@@ -45,26 +47,52 @@ def left_column(images: Pixels) -> NDArray[np.float32]:
     return images[:, 0, 0, :2].astype(np.float32)
 
 
+def run(
+    network: Callable[[Pixels], Any],
+    order: list[int],
+    size: int,
+    views: list[str],
+    dtype: str,
+    path: Path,
+    recipe: str = "",
+    keys: list[str] | None = None,
+) -> list[int]:
+    """Extract images that come in an `order`; return the rows that were read."""
+    keys = keys or [str(number) for number in range(len(order))]
+    shape = np.shape(network(np.zeros((1, 2, 2, 3), np.uint8)))[1:]
+    kept = Kept(path.parent / "kept", keys, views, {"recipe": recipe}, shape, dtype)
+    seen: list[int] = []
+
+    def read(rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
+        wanted = [row for row in order if row in rows]
+        seen.extend(wanted)
+        return batches(wanted, size)
+
+    extract(network, read, np.arange(len(order)), kept, path)
+    return seen
+
+
 def test_rows_are_in_the_order_of_positions_with_a_column_a_view(tmp_path: Path) -> None:
     path = tmp_path / "features" / "demo.npy"
-    extract(left_column, batches([3, 0, 4, 1, 2], 2), 5, ["plain", "mirror"], "float32", path)
+    path.parent.mkdir()
+    run(left_column, [3, 0, 4, 1, 2], 2, ["plain", "mirror"], "float32", path)
     found = np.load(path)
     assert found.shape == (5, 2, 2)
     assert found.dtype == np.float32
     assert found[:, 0, 0].tolist() == [0, 10, 20, 30, 40]
     assert found[:, 1, 0].tolist() == [1, 11, 21, 31, 41]
-    assert [entry.name for entry in path.parent.iterdir()] == ["demo.npy"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["demo.npy", "kept"]
 
 
 def test_views_are_in_the_order_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "demo.npy"
-    extract(left_column, batches([0, 1], 2), 2, ["mirror"], "float32", path)
+    run(left_column, [0, 1], 2, ["mirror"], "float32", path)
     assert np.load(path)[:, :, 0].tolist() == [[1], [11]]
 
 
 def test_pixels_pass_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "demo.npy"
-    extract(lambda images: images, batches([1, 0], 1), 2, ["plain"], "uint8", path)
+    run(lambda images: images, [1, 0], 1, ["plain"], "uint8", path)
     found = np.load(path, mmap_mode="r")
     assert found.dtype == np.uint8
     assert found[1, 0, 0, :, 0].tolist() == [10, 11]
@@ -72,9 +100,11 @@ def test_pixels_pass_as_they_are(tmp_path: Path) -> None:
 
 def test_files_bytes_are_stable(tmp_path: Path) -> None:
     for name, order in (("first", [0, 1, 2]), ("second", [2, 0, 1])):
-        path = tmp_path / f"{name}.npy"
-        extract(left_column, batches(order, 2), 3, ["plain"], "float16", path)
-    assert (tmp_path / "first.npy").read_bytes() == (tmp_path / "second.npy").read_bytes()
+        path = tmp_path / name / "demo.npy"
+        path.parent.mkdir()
+        run(left_column, order, 2, ["plain"], "float16", path)
+    first, second = (tmp_path / name / "demo.npy" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_bfloat16_becomes_float16(tmp_path: Path) -> None:
@@ -82,7 +112,7 @@ def test_bfloat16_becomes_float16(tmp_path: Path) -> None:
         return keras.ops.convert_to_numpy(keras.ops.cast(left_column(images), "bfloat16"))
 
     path = tmp_path / "demo.npy"
-    extract(network, batches([0, 1], 2), 2, ["plain"], "float16", path)
+    run(network, [0, 1], 2, ["plain"], "float16", path)
     found = np.load(path)
     assert found.dtype == np.float16
     assert found[:, 0, 0].tolist() == [0, 10]
@@ -98,10 +128,9 @@ def test_values_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, wr
     path = tmp_path / "demo.npy"
     path.write_bytes(b"old")
     with pytest.raises(UserError, match=r"do not fit float16 in .*demo\.npy; .*float32") as caught:
-        extract(network, batches([0, 3, 1, 2], 1), 4, ["plain"], "float16", path)
+        run(network, [0, 3, 1, 2], 1, ["plain"], "float16", path)
     assert f"up to {abs(wrong):g}" in str(caught.value)
     assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["demo.npy"]
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room")
@@ -115,16 +144,14 @@ def test_a_disk_without_room_is_met_before_anything_is_written_to_it(
 
     monkeypatch.setattr("os.posix_fallocate", fallocate)
     path = tmp_path / "features.npy"
-    with pytest.raises(OSError, match=r"No space left on device: '.*features\.npy'"):
-        extract(left_column, batches([3, 0, 4, 1, 2], 2), 5, ["plain", "mirror"], "float32", path)
+    with pytest.raises(OSError, match=r"No space left on device: '.*kept'"):
+        run(left_column, [3, 0, 4, 1, 2], 2, ["plain", "mirror"], "float32", path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_largest_float16_fits(tmp_path: Path) -> None:
     path = tmp_path / "demo.npy"
-    extract(
-        lambda images: np.full((len(images), 1), 65504.0), batches([0], 1), 1, ["plain"], "f2", path
-    )
+    run(lambda images: np.full((len(images), 1), 65504.0), [0], 1, ["plain"], "f2", path)
     assert np.load(path).item() == 65504
 
 
@@ -163,7 +190,6 @@ def test_options_are_read() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("set", "roses", "no set 'roses'; there are: flowers17"),
         ("backbone", "vgg20", "no backbone 'vgg20'; there are: vgg16, vgg19"),
         ("image_size", "31", "'31' is not a whole number from 32 to 1024"),
         ("image_size", "1025", "'1025' is not a whole number from 32 to 1024"),
@@ -264,7 +290,7 @@ def test_weights_that_do_not_fit_are_named(tiny_weights: Path) -> None:
         load_backbone("tiny", 8, tiny_weights, "float32")
 
 
-def test_one_graph_serves_batches_of_every_size_and_changes_no_byte() -> None:
+def test_one_graph_serves_batches_of_every_size_with_the_same_bytes() -> None:
     calls = []
 
     class Counting(keras.layers.Layer):  # type: ignore[misc]
@@ -277,10 +303,12 @@ def test_one_graph_serves_batches_of_every_size_and_changes_no_byte() -> None:
     network = keras.Model(image, keras.layers.Conv2D(4, 3)(Counting()(image)))
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     network.compile(jit_compile=False)
-    expected = [network.predict_on_batch(images[:n, :, ::-1]) for n in (5, 2)]
+    expected = network.predict_on_batch(images[:, :, ::-1])
     calls.clear()
-    forward = one_graph(network)
-    for found, wanted in zip([forward(images[:n, :, ::-1]) for n in (5, 2)], expected, strict=True):
-        assert found.dtype == wanted.dtype
-        assert found.tobytes() == wanted.tobytes()
-    assert len(calls) == 1
+    forward = in_full_batches(network)
+    whole = forward(images[:, :, ::-1])
+    np.testing.assert_allclose(whole, expected, rtol=1e-5, atol=1e-6)
+    assert whole.dtype == expected.dtype
+    for few in (images[:2], images[4:]):
+        assert forward(few[:, :, ::-1]).tobytes() in whole.tobytes()
+    assert calls == [(BATCH_SIZE, 8, 8, 3)]

@@ -15,6 +15,7 @@ def test_samples_are_the_first_of_train_and_of_each_group_one() -> None:
         labels=np.array([0, 0, 0, 0, 0, 0, 0, 1, 2]),
         groups=np.array([9, 1, 2, 2, 3, 4, 5, 6, 7]),
         parts=np.array([["train", "val", *["train"] * 5, "val", "test"]]),
+        class_names=["a", "b", "c"],
     )
     assert choose_samples(table, ["a", "b", "c"]) == {
         "a": ["0.jpg", "2.jpg", "4.jpg", "5.jpg"], "b": [], "c": [],

@@ -31,14 +31,14 @@ def test_a_split_is_read_in_the_files_order(tmp_path: Path) -> None:
 )
 def test_test_is_reported_where_there_is_one(parts: list[str], reported: str) -> None:
     none = np.zeros(0, int)
-    assert SplitTable([], none, none, np.array([parts])).reported_part == reported
+    assert SplitTable([], none, none, np.array([parts]), []).reported_part == reported
 
 
 def with_test() -> SplitTable:
     """Eight images; the second repeat has its parts in another order."""
     parts = ["train", "val", "test", "train", "val", "test", "train", "test"]
     none = np.zeros(8, int)
-    return SplitTable([""] * 8, none, none, np.array([parts, parts[::-1]]))
+    return SplitTable([""] * 8, none, none, np.array([parts, parts[::-1]]), [])
 
 
 def without_test(classes: int = 3, train: int = 40, val: int = 10) -> SplitTable:
@@ -49,7 +49,7 @@ def without_test(classes: int = 3, train: int = 40, val: int = 10) -> SplitTable
     for first in range(0, images, train + val):
         groups[first : first + 20] = np.repeat(groups[first : first + 20 : 2], 2)
     parts = np.array((["train"] * train + ["val"] * val) * classes)
-    return SplitTable([""] * images, labels, groups, parts[np.newaxis])
+    return SplitTable([""] * images, labels, groups, parts[np.newaxis], [])
 
 
 def as_lists(rows: Rows) -> list[list[int]]:

@@ -26,8 +26,8 @@ STAGES: dict[str, tuple[Callable[[Stages], None], tuple[str, ...]]] = {
     "inspect": (Stages.run_inspect, (f"metrics/inspect/{RUN}",)),
     "duplicates": (Stages.run_duplicates, ("data/duplicates",)),
     "split": (Stages.run_split, ("data/splits",)),
-    "features": (Stages.run_features, ("data/features/tiny",)),
-    "prefix": (Stages.run_prefix, ("data/prefix/tiny",)),
+    "features": (Stages.run_features, ("data/kept/features/tiny", "data/features/tiny")),
+    "prefix": (Stages.run_prefix, ("data/kept/prefix/tiny", "data/prefix/tiny")),
     "head": (
         Stages.run_head,
         (
@@ -75,7 +75,7 @@ def disk(ran: Stages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stag
     try:
         shutil.copytree(ran.folder, folder / "repository")
         stages = Stages(folder / "repository")
-        parameters = {"sets": ["tiny"], "backbones": ["demo_backbone"], "fusions": []}
+        parameters = {"sets": ["tiny"], "own": [], "backbones": ["demo_backbone"], "fusions": []}
         (stages.folder / "params.yaml").write_text(yaml.safe_dump(parameters))
         stages.run_survey()
         stages.run_inspect()

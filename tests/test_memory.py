@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stages.common.batches import Batches
 from stages.common.extract import extract
 from stages.common.files import release
+from stages.common.kept import Kept
 from stages.common.training import predict
 
 STATM = Path("/proc/self/statm")
@@ -47,17 +48,22 @@ def test_pages_are_let_go_of_and_come_back(values: NDArray[np.float16]) -> None:
 def test_what_is_written_is_there_after_it_was_let_go_of(tmp_path: Path) -> None:
     before, seen = mapped(), []
 
-    def batches() -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-        for start in range(0, IMAGES, 5):
+    def read(rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        for start in range(0, len(rows), 5):
             seen.append(mapped() - before)
-            positions = np.arange(start, start + 5)
+            positions = rows[start : start + 5]
             yield positions, positions.astype(np.uint8)[:, None, None, None]
 
     def network(images: NDArray[Any]) -> NDArray[Any]:
         return np.broadcast_to(images[:, 0, 0], (len(images), MAP))
 
     path = tmp_path / "values.npy"
-    extract(network, batches(), IMAGES, ["plain"], "float16", path)
+    for count in (IMAGES // 2, IMAGES):
+        keys = [str(number) for number in range(count)]
+        kept = Kept(tmp_path / "kept", keys, ["plain"], {}, (MAP,), "float16")
+        seen.append(mapped() - before)  # What was copied of the half.
+        extract(network, read, np.arange(count), kept, path)
+        del kept
     assert max(seen) < MOST
     assert np.array_equal(np.load(path)[:, 0, 5], np.arange(IMAGES))
 

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,10 @@ def commands(name: str) -> list[str]:
     """The commands of a stage, most have one."""
     command = STAGES[name]["cmd"]
     return command if isinstance(command, list) else [command]
+
+
+OWN = "own-"
+"""What the names of the stages for sets of one's own begin with."""
 
 
 def scripts(name: str) -> list[Path]:
@@ -61,6 +66,7 @@ def test_a_stage_depends_on_every_module_it_imports_and_no_other(name: str) -> N
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_is_a_script_of_its_name_and_says_what_it_does(name: str) -> None:
+    name = name.removeprefix(OWN)
     wanted = ["head", "evaluate"] if name == "fusion" else [name]
     assert [script.stem for script in scripts(name)] == wanted
     assert STAGES[name]["desc"]
@@ -68,10 +74,22 @@ def test_a_stage_is_a_script_of_its_name_and_says_what_it_does(name: str) -> Non
 
 def test_every_script_is_a_stage_or_a_tool() -> None:
     scripts = {path.stem for path in (ROOT / "stages").glob("*.py")}
-    assert scripts == (set(STAGES) - {"fusion"}) | TOOLS
+    assert scripts == {name for name in STAGES if not name.startswith(OWN)} - {"fusion"} | TOOLS
 
 
-@pytest.mark.parametrize("name", sorted(set(STAGES) - {"fusion"}))
+def test_a_set_of_ones_own_runs_through_the_same_stages() -> None:
+    of_sets = {name for name in STAGES if "set" in STAGES[name].get("matrix", {})}
+    published = {name for name in of_sets if STAGES[name]["matrix"]["set"] == "${sets}"}
+    assert of_sets - published == {OWN + name for name in published - {"download"}} | {"collect"}
+    for name in published - {"download"}:
+        own = STAGES[OWN + name]
+        assert own == STAGES[name] | {"matrix": STAGES[name]["matrix"] | {"set": "${own}"}}
+    assert STAGES["collect"]["outs"] == STAGES["download"]["outs"]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STAGES if name != "fusion" and not name.startswith(OWN)]
+)
 def test_only_stages_that_touch_a_network_import_tensorflow(name: str) -> None:
     modules = imported(ROOT / f"stages/{name}.py")
     assert (ROOT / "stages/common/keras_quiet.py" in modules) == (name in TENSORFLOW_STAGES)
@@ -154,6 +172,21 @@ def test_dvc_reads_the_default_matrix() -> None:
     names = done.stdout.split()
     assert len(names) == 5 * 2 + 7 * 4 + 1
     assert "evaluate@flowers17-vgg19" in names
+
+
+def test_dvc_reads_a_matrix_of_ones_own(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    parameters = default_parameters() | {"sets": [], "own": ["my-roses", "цветы"]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters, allow_unicode=True), "utf-8")
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [*dvc, "stage", "list", "--name-only"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    names = done.stdout.split()
+    assert len(names) == 4 * 2 + 7 * 4 + 2 + 1
+    assert {"collect@my-roses", "own-evaluate@my-roses-vgg19", "own-split@цветы"} <= set(names)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ DUPLICATE_COLUMNS = ["image", "class", "group", "kind", "partner", "distance"]
 PARAMS = """
 dropout: 0.3
 sets: [demo]
+own: []
 backbones: [mobilenet]
 fusions: []
 head: {hidden: [], optimizer: "adam<1>"}
@@ -510,7 +511,7 @@ def test_duplicates_are_shown_those_of_two_classes_first(folder: Path) -> None:
 def test_only_the_runs_of_the_parameters_are_shown(folder: Path) -> None:
     write_run(folder, "vgg19")
     assert "vgg19" not in write_page(folder)
-    text = "sets: [demo]\nbackbones: [mobilenet, vgg19]\nfusions: []\n"
+    text = "sets: [demo]\nown: []\nbackbones: [mobilenet, vgg19]\nfusions: []\n"
     (folder / "params.yaml").write_text(text, "utf-8")
     page = write_page(folder)
     assert 'id="demo-mobilenet"' in page
@@ -574,7 +575,9 @@ def test_a_missing_file_is_named_and_the_old_report_stays(folder: Path, name: st
 
 
 def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
-    (folder / "params.yaml").write_text("sets: [demo]\nbackbones: [vgg19]\nfusions: []\n", "utf-8")
+    (folder / "params.yaml").write_text(
+        "sets: [demo]\nown: []\nbackbones: [vgg19]\nfusions: []\n", "utf-8"
+    )
     with pytest.raises(UserError, match=r"metrics/summary/demo-vgg19\.json is missing"):
         report.main([])
 
@@ -610,12 +613,13 @@ def test_a_broken_file_is_named_in_one_line(folder: Path, name: str, content: st
     ("params", "message"),
     [
         (
-            "sets: [demo, roses]\nbackbones: [a]\nfusions: []",
-            "params.yaml has no known set 'roses'; there are",
+            "sets: [demo]\nown: [roses]\nbackbones: [a]\nfusions: []",
+            "no set 'roses'; there are: flowers17",
         ),
         ("sets: demo\nbackbones: [a]", "params.yaml has sets: 'demo', not a list"),
         ("sets: [[demo]]\nbackbones: [a]", r"params.yaml has sets: \[\['demo'\]\], not a list"),
-        ("sets: [demo]\nbackbones: []", r"params.yaml has backbones: \[\], not a list"),
+        ("sets: [demo]\nown: []\nbackbones: []", r"params.yaml has backbones: \[\], not a list"),
+        ("sets: []\nown: []\nbackbones: [a]\nfusions: []", "nothing in sets and nothing in own"),
         ("- demo", "params.yaml has sets: None"),
         ("sets: [demo", "params.yaml is not valid YAML"),
     ],

@@ -13,7 +13,9 @@ from stages.common.files import read_csv, write_csv
 from stages.common.sets import SETS
 from stages.common.splits import read_split
 from stages.split import (
+    check_both_sides,
     choose_parts,
+    drawn_by_content,
     keep_groups_together,
     ordered,
     published,
@@ -95,7 +97,9 @@ def test_the_three_splits_of_flowers17(tmp_path: Path) -> None:
     for fold, order in enumerate(orders, 1):
         parts = read_official(SETS["flowers17"], tmp_path, fold)
         labels = np.zeros(1360, int)
-        chosen = choose_parts(SETS["flowers17"], labels, tmp_path, "official", 0.2, 42, fold)
+        chosen = choose_parts(
+            SETS["flowers17"], labels, labels, tmp_path, "official", 0.2, 42, fold
+        )
         assert chosen.tolist() == parts.tolist()
         assert set(np.flatnonzero(parts == "train") + 1) == set(order[:680])
         assert set(np.flatnonzero(parts == "test") + 1) == set(order[1020:])
@@ -115,7 +119,7 @@ def test_a_missing_file_of_splits_is_named(tmp_path: Path) -> None:
 )
 def test_a_protocol_that_a_set_lacks(name: str, protocol: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        choose_parts(SETS[name], np.zeros(4, int), Path(), protocol, 0.2, 42, 1)
+        choose_parts(SETS[name], np.zeros(4, int), np.arange(4), Path(), protocol, 0.2, 42, 1)
 
 
 def test_the_table(stages: Stages, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,3 +267,47 @@ def test_without_grouping_the_split_is_scikit_learns(stages: Stages) -> None:
     stages.run_split(group_duplicates=False)
     table = read_split(stages.folder / "data/splits/tiny.csv")
     assert table.parts[0].tolist() == stratified(table.labels, 0.2, 42).tolist()
+
+
+def drawn(labels: list[int], keys: list[str], fraction: float = 0.2, seed: int = 0) -> list[str]:
+    parts = drawn_by_content(np.array(labels), np.arange(len(labels)), keys, fraction, seed)
+    return [str(part) for part in parts]
+
+
+@pytest.mark.parametrize(("images", "val"), [(2, 1), (3, 1), (7, 1), (8, 2), (100, 20)])
+def test_of_every_class_a_fraction_is_val_and_one_at_least(images: int, val: int) -> None:
+    parts = drawn([0] * images + [1] * 10, [f"{n}" for n in range(images + 10)])
+    assert parts[:images].count("val") == val
+    assert parts[images:].count("val") == 2
+
+
+def test_a_part_is_left_to_train_however_large_the_fraction() -> None:
+    assert sorted(drawn([0, 0, 0], ["a", "b", "c"], fraction=0.99)) == ["train", "val", "val"]
+
+
+def test_a_picture_that_comes_moves_one_other_of_its_class_at_most() -> None:
+    labels, keys = [0] * 40 + [1] * 40, [f"{number}" for number in range(80)]
+    before = drawn(labels, keys)
+    assert before != drawn(labels, keys, seed=1)
+    for number in range(20):
+        after = drawn([0, *labels], [f"new {number}", *keys])[1:]
+        assert after[40:] == before[40:]
+        assert sum(a != b for a, b in zip(after, before, strict=True)) <= 1
+
+
+def test_groups_are_not_divided_and_a_large_one_trains() -> None:
+    labels, groups = np.zeros(12, int), np.array([1, 1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7])
+    for seed in range(20):
+        parts = drawn_by_content(labels, groups, [f"{n}" for n in range(12)], 0.2, seed)
+        assert [str(part) for part in parts[:5]] == ["train"] * 5
+        assert parts[5] == parts[6]
+        assert (parts == "val").sum() == 2
+    pair = drawn_by_content(labels[:5], groups[[0, 1, 2, 5, 6]], [*"abcde"], 0.2, 0)
+    assert [str(part) for part in pair] == ["train"] * 3 + ["val"] * 2
+
+
+def test_a_class_that_is_on_one_side_alone_is_named() -> None:
+    labels = np.array([0, 0, 1, 1])
+    check_both_sides(np.array(["train", "val", "val", "train"]), labels, ["a", "b"], "mine")
+    with pytest.raises(UserError, match=r"class 'b' of mine has nothing in val: .*duplicates"):
+        check_both_sides(np.array(["train", "val", "train", "train"]), labels, ["a", "b"], "mine")

@@ -83,12 +83,12 @@ def write_tiny_set(folder: Path) -> None:
 
 
 class Stages:
-    """Runs stages in a folder, on TINY and the demo's network."""
+    """Runs stages in a folder, on TINY or another set, and the demo's network."""
 
-    PAIR = ("--set", "tiny", "--backbone", "demo_backbone")
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, set_name: str = "tiny") -> None:
         self.folder = folder
+        self.SET = ("--set", set_name)
+        self.PAIR = (*self.SET, "--backbone", "demo_backbone")
         parameters = default_parameters()
         self.head = parameters["head"] | {
             "epochs": 3,
@@ -97,6 +97,7 @@ class Stages:
             "refit": "true",
         }
         self.head["finetune_early_stopping"] = 0
+        self.class_weight = parameters["class_weight"]
         self.finetune = parameters["finetune"] | {"epochs": 2, "refit": "true"}
         self.features = parameters["features"] | {"image_size": 32, "precision": "float32"}
         self.duplicates = parameters["duplicates"]
@@ -123,15 +124,20 @@ class Stages:
 
         self.run(main, *self.PAIR[2:], weights="random", seed=42)
 
+    def run_collect(self) -> None:
+        from stages.collect import main
+
+        self.run(main, *self.SET)
+
     def run_duplicates(self, **changes: Any) -> None:
         from stages.duplicates import main
 
-        self.run(main, "--set", "tiny", **self.duplicates | changes)
+        self.run(main, *self.SET, **self.duplicates | changes)
 
     def run_survey(self, unreadable: str = "stop") -> None:
         from stages.survey import main
 
-        self.run(main, "--set", "tiny", unreadable=unreadable)
+        self.run(main, *self.SET, unreadable=unreadable)
 
     def run_inspect(self, **changes: Any) -> None:
         from stages.inspect import main
@@ -142,7 +148,7 @@ class Stages:
     def run_split(self, **changes: Any) -> None:
         from stages.split import main
 
-        self.run(main, "--set", "tiny", **{"repeats": 1} | self.split | changes)
+        self.run(main, *self.SET, **{"repeats": 1} | self.split | changes)
 
     def run_features(self, **changes: Any) -> None:
         from stages.features import main
@@ -158,13 +164,24 @@ class Stages:
     def run_head(self, **changes: Any) -> None:
         from stages.head import main
 
-        values = {"seed": 42, "dropout": self.dropout} | self.head | self.predict
+        values = (
+            {"seed": 42, "dropout": self.dropout, "class_weight": self.class_weight}
+            | self.head
+            | self.predict
+        )
         self.run(main, *self.PAIR, **values | changes)
 
     def run_finetune(self, **changes: Any) -> None:
         from stages.finetune import main
 
-        self.run(main, *self.PAIR, **{"seed": 42} | self.finetune | self.predict | changes)
+        self.run(
+            main,
+            *self.PAIR,
+            **{"seed": 42, "class_weight": self.class_weight}
+            | self.finetune
+            | self.predict
+            | changes,
+        )
 
     def run_evaluate(self, **changes: Any) -> None:
         from stages.evaluate import main
@@ -178,6 +195,9 @@ class Stages:
 
     def run_all(self) -> None:
         write_tiny_set(self.folder / "data/raw/tiny")
+        self.run_from_weights()
+
+    def run_from_weights(self) -> None:
         self.run_weights()
         self.run_survey()
         self.run_duplicates()

@@ -11,20 +11,18 @@ import numpy as np
 from stages.common.backbones import cut_for
 from stages.common.command_line import Parser
 from stages.common.extract import (
-    BATCH_SIZE,
     add_image_options,
-    extract,
+    extract_set,
     image_side,
+    in_full_batches,
     load_backbone,
-    one_graph,
+    recipe,
 )
 from stages.common.files import read_json, write_json
-from stages.common.images import decode_rows
 from stages.common.keras_quiet import keras
 from stages.common.options import add_unfreeze_options, reads_pixels
-from stages.common.readable import readable_rows
 from stages.common.results import write_array
-from stages.common.sets import SETS
+from stages.common.sets import find_set
 
 
 def cache_activations(arguments: Sequence[str]) -> None:
@@ -33,17 +31,13 @@ def cache_activations(arguments: Sequence[str]) -> None:
     add_image_options(parser)
     add_unfreeze_options(parser)
     options = parser.parse_args(arguments)
-    image_set = SETS[options.set]
+    image_set = find_set(options.set)
     archive = Path("data/raw", image_set.name, image_set.archive)
     size = image_side(options)
     path = Path("data/prefix", image_set.name, f"{options.backbone}.npy")
 
-    backbone, precision = load_backbone(
-        options.backbone,
-        size,
-        Path(f"data/weights/{options.backbone}.weights.h5"),
-        options.precision,
-    )
+    weights = Path(f"data/weights/{options.backbone}.weights.h5")
+    backbone, precision = load_backbone(options.backbone, size, weights, options.precision)
     cut = cut_for(backbone, options.unfreeze, reads_pixels(options))
     if cut is None:
         print("what is unfrozen has no weights: there is no prefix to compute")
@@ -58,16 +52,9 @@ def cache_activations(arguments: Sequence[str]) -> None:
             f"a map of {cut.shape[1:]} of each, as {dtype}"
         )
         network = keras.Model(backbone.input, cut)
-        rows = readable_rows(image_set.name)
-        batches = decode_rows(archive, image_set.image_names, rows, size, options.crop, BATCH_SIZE)
-        extract(
-            (lambda images: images) if pixels else one_graph(network),
-            batches,
-            image_set.images,
-            options.views,
-            dtype,
-            path,
-        )
+        made = recipe(options, precision, weights, f"{cut.name} as {dtype}")
+        values = (lambda images: images) if pixels else in_full_batches(network)
+        extract_set(values, cut.shape[1:], dtype, image_set, options, made, path)
     write_json(
         path.with_suffix(".json"),
         {

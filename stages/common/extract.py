@@ -1,17 +1,19 @@
 """Running a frozen network over every image of a set, in every view, into one array file."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import DTypeLike, NDArray
 
 from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of
-from stages.common.files import release, replacing, reserve
-from stages.common.images import CROPS, VIEWS, Crop, Pixels, decode_all, see
+from stages.common.files import sha256
+from stages.common.images import CROPS, VIEWS, Crop, Pixels, decode_all, decode_rows, see
+from stages.common.kept import Kept
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.options import add_run_options
 from stages.common.precision import (
@@ -22,6 +24,8 @@ from stages.common.precision import (
     set_precision,
 )
 from stages.common.progress import progress_bar, say
+from stages.common.readable import readable_rows
+from stages.common.sets import ImageSet, picture_keys
 
 MIN_SIDE, MAX_SIDE = 32, 1024
 BATCH_SIZE = 32
@@ -90,50 +94,102 @@ def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tupl
     return backbone, precision
 
 
-def one_graph(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
-    """What the network gives for images (n, size, size, 3), by one graph for every n.
+def in_full_batches(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
+    """What the network gives for images (n, size, size, 3), n at most BATCH_SIZE.
 
-    Keras builds a second one for the last batch where that is smaller: seconds with large networks.
+    It always sees BATCH_SIZE images, some of them black if need be. So one graph serves all, where
+    Keras would build a second one for the last batch; and an image's values do not depend on how
+    many others come with it: kernels for other numbers of rows add in another order.
     """
-    images = tensorflow.TensorSpec(network.input_shape, "uint8")
+    images = tensorflow.TensorSpec((BATCH_SIZE, *network.input_shape[1:]), "uint8")
     forward = tensorflow.function(
         lambda images: network(images, training=False), input_signature=[images]
     )
-    return lambda images: np.asarray(forward(images))
+
+    def see_all(images: Pixels) -> NDArray[Any]:
+        batch = np.zeros((BATCH_SIZE, *images.shape[1:]), np.uint8)
+        batch[: len(images)] = images
+        return np.asarray(forward(batch))[: len(images)]
+
+    return see_all
+
+
+def recipe(options: argparse.Namespace, precision: str, weights: Path, what: str) -> dict[str, Any]:
+    """What decides the values of a picture besides its bytes and the view, on this machine.
+
+    `what` says which of the network's values are taken.
+    """
+    folder = Path(__file__).parent
+    code = ("backbones", "demo_backbone", "extract", "hub_backbones", "images", "precision")
+    return {
+        "backbone": options.backbone,
+        "weights": sha256(weights),
+        "image_size": image_side(options),
+        "crop": options.crop,
+        "precision": precision,
+        "values": what,
+        "code": [sha256(folder / f"{module}.py") for module in code],
+        "versions": [each.__version__ for each in (keras, np, PIL, tensorflow)],
+        "devices": [each.device_type for each in tensorflow.config.list_physical_devices()],
+    }
 
 
 def extract(
     network: Callable[[Pixels], NDArray[Any]],
-    batches: Iterator[tuple[NDArray[np.int64], Pixels]],
-    count: int,
-    views: Sequence[str],
-    dtype: DTypeLike,
+    read: Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Pixels]]],
+    rows: NDArray[np.int64],
+    kept: Kept,
     path: Path,
 ) -> None:
-    """Write `network`'s values of every image in every view to `path`, a .npy file.
+    """Write `network`'s values of the images `rows` in every view of `kept` to `path`, a .npy file.
 
-    `batches` gives positions (n,) and images (n, size, size, 3); the file's shape is
-    (count, views, ...), its rows in the order of the positions; those without one are zeros. Memory
-    does not grow with `count`. Raises UserError when a value does not fit `dtype`, and at the first
-    batch OSError when the disk has no room for the file.
+    `read` gives, for rows, batches of them: the rows (n,) and images (n, size, size, 3). It is
+    asked for those alone that `kept` lacks. Other rows are zeros. Memory does not grow. Raises
+    UserError when a value does not fit the file's type.
     """
-    array = None
-    with replacing(path) as temporary, progress_bar(total=count, unit=" images") as bar:
-        for positions, images in batches:
-            values = np.stack([network(see(images, view)) for view in views], axis=1)
-            if array is None:
-                array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                    temporary, mode="w+", dtype=dtype, shape=(count, *values.shape[1:])
-                )
-                reserve(temporary)
-            with np.errstate(over="ignore"):
-                array[positions] = values.astype(dtype)
-            if not np.isfinite(array[positions]).all():
-                raise UserError(
-                    f"activations up to {np.abs(values).max():g} do not fit {np.dtype(dtype)} in "
-                    f"{path}; set features.precision to float32"
-                )
-            release(array)
+    lacking = rows[~kept.done[rows].all(axis=1)]
+    print(f"{len(rows) - len(lacking)} images are known, {len(lacking)} are new", flush=True)
+    with progress_bar(total=len(lacking), unit=" images") as bar:
+        for positions, images in read(lacking) if len(lacking) else ():
+            for column, view in enumerate(kept.views):
+                if kept.done[positions, column].all():
+                    continue
+                values = network(see(images, view))
+                with np.errstate(over="ignore"):
+                    kept.values[positions, column] = values.astype(kept.values.dtype)
+                if not np.isfinite(kept.values[positions, column]).all():
+                    raise UserError(
+                        f"activations up to {np.abs(values).max():g} do not fit "
+                        f"{kept.values.dtype} in {path}; set features.precision to float32"
+                    )
+                kept.mark(positions, column)
             bar.update(len(positions))
-        if array is not None:
-            array.flush()
+    kept.finish(path)
+
+
+def extract_set(
+    network: Callable[[Pixels], NDArray[Any]],
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    image_set: ImageSet,
+    options: argparse.Namespace,
+    made: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """Write `network`'s values, of `shape`, of every image and view of a set to data/STAGE/...npy.
+
+    Those that an earlier run by the recipe `made` has kept are not computed again. Raises UserError
+    as `extract` and `decode_all` do.
+    """
+    archive = Path("data/raw", image_set.name, image_set.archive)
+    names, side = image_set.image_names, image_side(options)
+    keys = picture_keys(image_set, archive.parent)
+    folder = Path("data/kept", path.relative_to("data").with_suffix(""))
+    kept = Kept(folder, keys, options.views, made, shape, dtype)
+    extract(
+        network,
+        lambda rows: decode_rows(archive, names, rows, side, options.crop, BATCH_SIZE),
+        readable_rows(image_set.name),
+        kept,
+        path,
+    )

@@ -32,30 +32,45 @@ Values = NDArray[np.float64]
 
 
 def loss_and_gradient(
-    weights: Values, rows: Values, labels: Labels, strength: float
+    weights: Values,
+    rows: Values,
+    labels: Labels,
+    strength: float,
+    counts: NDArray[np.float32] | None = None,
 ) -> tuple[float, Values]:
     """The mean over rows (n, width) of minus the logarithm of the probability of their labels.
 
     With half the squared weights, over `strength` n, added. `weights` is (width + 1, classes), the
-    offsets, which bear no penalty, last; the gradient is of the same shape.
+    offsets, which bear no penalty, last; the gradient is of the same shape. `counts`, shape (n,),
+    say how much each row's loss counts; all the same where there are none.
     """
     images, own = len(rows), (np.arange(len(rows)), labels)
     kernel, bias = weights[:-1], weights[-1]
     scores = rows @ kernel + bias
     scores -= scores.max(axis=1, keepdims=True)
-    own_scores = scores[own].sum()
+    own_scores = scores[own]
     shares = np.exp(scores, out=scores)
     totals = shares.sum(axis=1, keepdims=True)
-    loss = (np.log(totals).sum() - own_scores + (kernel**2).sum() / (2 * strength)) / images
+    penalty = (kernel**2).sum() / (2 * strength)
     shares /= totals
     shares[own] -= 1
+    if counts is None:
+        loss = (np.log(totals).sum() - own_scores.sum() + penalty) / images
+    else:
+        loss = ((np.log(totals[:, 0]) - own_scores) @ counts + penalty) / images
+        shares *= counts[:, np.newaxis]
     shares /= images
     gradient = np.vstack([rows.T @ shares + kernel / (strength * images), shares.sum(axis=0)])
     return float(loss), gradient
 
 
 def minimise(
-    rows: Values, labels: Labels, strength: float, start: Values, desc: str
+    rows: Values,
+    labels: Labels,
+    strength: float,
+    start: Values,
+    desc: str,
+    counts: NDArray[np.float32] | None = None,
 ) -> tuple[Values, int]:
     """The weights of the lowest loss by L-BFGS from `start` on, and the number of steps.
 
@@ -65,7 +80,9 @@ def minimise(
     sizes = list[float]()
 
     def objective(flat: Values) -> tuple[float, Values]:
-        loss, gradient = loss_and_gradient(flat.reshape(start.shape), rows, labels, strength)
+        loss, gradient = loss_and_gradient(
+            flat.reshape(start.shape), rows, labels, strength, counts
+        )
         sizes.append(float(np.abs(gradient).max()))
         return loss, gradient.ravel()
 
@@ -97,15 +114,21 @@ def share_done(first: float, lowest: float) -> float:
 
 
 def fit_logistic(
-    features: Features, labels: Labels, strengths: Sequence[float], classes: int
+    features: Features,
+    labels: Labels,
+    strengths: Sequence[float],
+    classes: int,
+    image_weights: NDArray[np.float32] | None = None,
 ) -> list[Weights]:
     """Weights for each of `strengths`, by L-BFGS, each search starting from the one before.
 
     A strength is scikit-learn's C: the loss is half the squared weights plus C times the sum of the
-    rows' losses. A class without a row gets no weights, and an offset that rules it out.
+    rows' losses, each times its image's entry of `image_weights`. A class without a row gets no
+    weights, and an offset that rules it out.
     """
     rows = features.reshape(-1, features.shape[2]).astype(np.float64)
     present, places = np.unique(np.repeat(labels, features.shape[1]), return_inverse=True)
+    counts = None if image_weights is None else np.repeat(image_weights, features.shape[1])
     weights: Values = np.zeros((rows.shape[1] + 1, len(present)))
     found = list[Weights]()
     for number, strength in enumerate(strengths, 1):
@@ -118,7 +141,9 @@ def fit_logistic(
         # Its steps are short: of two threads each waits for the other, and on a busy machine a fit
         # takes ten times as long. One also adds in the same order whatever the number of cores.
         with threadpool_limits(1, "blas"):
-            weights, steps = minimise(rows, places, strength, weights, f"strength {strength:g}")
+            weights, steps = minimise(
+                rows, places, strength, weights, f"strength {strength:g}", counts
+            )
         print(f"{steps} steps in {perf_counter() - start:.1f} s", flush=True)
         kernel = np.zeros((rows.shape[1], classes), np.float32)
         bias = np.full(classes, -100, np.float32)
@@ -137,15 +162,19 @@ def choose_strength(
     judging: tuple[Features, Labels],
     strengths: Sequence[float],
     classes: int,
+    image_weights: tuple[NDArray[np.float32] | None, NDArray[np.float32] | None] = (None, None),
 ) -> float:
-    """The strength whose weights, learned from `choosing`, have the lowest loss on `judging`."""
+    """The strength whose weights, learned from `choosing`, have the lowest loss on `judging`.
+
+    `image_weights` say how much the images of each count.
+    """
     strengths = sorted(strengths)
     if len(strengths) == 1:
         return strengths[0]
     features, labels = judging
     losses = [
-        log_loss(predict_logistic(features, weights), labels)
-        for weights in fit_logistic(*choosing, strengths, classes)
+        log_loss(predict_logistic(features, each), labels, image_weights[1])
+        for each in fit_logistic(*choosing, strengths, classes, image_weights[0])
     ]
     for strength, loss in zip(strengths, losses, strict=True):
         print(f"strength {strength:g}: loss {loss:.4f} on {len(labels)} images held out")

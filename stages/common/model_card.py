@@ -10,8 +10,13 @@ SOURCES = {
     "published": "the published files, by their digests",
     "mirror": "stand-ins from a local mirror, not the published files",
     "generated": "drawn by this project",
+    "own": "a folder of its maker's, listed with a digest of each picture",
 }
-PICTURE_TERMS = (
+PICTURE_TERMS = {
+    "generated": "Drawn by this project: nobody else's rights.",
+    "own": "Those under which whoever made the set has them.",
+}
+PUBLISHED_TERMS = (
     "The set's pages ([17](https://www.robots.ox.ac.uk/~vgg/data/flowers/17/), "
     "[102](https://www.robots.ox.ac.uk/~vgg/data/flowers/102/)) state no licence. The pictures are "
     "photographs, many of them from the web, and stay their owners'; the set is there for research."
@@ -92,12 +97,11 @@ def write_card(
         for file, record in sorted(summary["images"]["files"].items())
     ]
     low = weakest(classes, recalls, images)
-    terms = (
-        "Drawn by this project: nobody else's rights." if source == "generated" else PICTURE_TERMS
-    )
+    terms = PICTURE_TERMS.get(source, PUBLISHED_TERMS)
+    kinds = "classes" if source == "own" else "kinds of flowers"
     sections = [
         f"# {name}, {' and '.join(backbones)}",
-        f"Tells {len(classes)} kinds of flowers apart: a head trained on the features of "
+        f"Tells {len(classes)} {kinds} apart: a head trained on the features of "
         + ("a frozen network" if len(backbones) == 1 else "frozen networks side by side")
         + (", then fine-tuned with the network's upper layers." if last == "finetuned" else "."),
         "## Results",

@@ -8,10 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from stages.common.images import Crop, Pixels, decode
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
-"""Names by which a folder's pictures are known, in upper case too."""
+from stages.common.images import SUFFIXES, Crop, Pixels, decode
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:

@@ -256,7 +256,7 @@ def compare_with_best(runs: Mapping[str, Sequence[Prediction]]) -> list[str]:
 def find_reservations(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What to know before quoting a run's figures: (a mark of two words, what it means)."""
     source = summary["images"]["source"]
-    images = [] if source == "published" else [IMAGE_SOURCES[source]]
+    images = [] if source in ("published", "own") else [IMAGE_SOURCES[source]]
     weights = [RANDOM_WEIGHTS] if summary["weights"]["source"] == "random" else []
     count = summary["metrics"]["head"].get("unreadable")
     left_out = [("images missing", f"{count} of the set cannot be read and are in no part")]

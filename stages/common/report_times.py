@@ -20,8 +20,8 @@ class Use(NamedTuple):
 
     @property
     def stage(self) -> str:
-        """The stage's name alone."""
-        return self.name.partition("@")[0]
+        """The stage's name alone, that of sets of one's own included."""
+        return self.name.partition("@")[0].removeprefix("own-")
 
     @property
     def place(self) -> str:

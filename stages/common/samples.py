@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stages.common.command_line import UserError
 from stages.common.images import Pixels, decode, read_members
-from stages.common.sets import SETS
+from stages.common.sets import find_set
 from stages.common.splits import SplitTable, read_split
 
 SAMPLES, SIDE = 4, 144
@@ -17,11 +18,12 @@ SAMPLES, SIDE = 4, 144
 
 def find_samples(model: Path, set_name: str) -> tuple[Path, Path] | None:
     """Archive and split of a set, where both are in the folder of models/SET/BACKBONE/`model`."""
-    if set_name not in SETS:
-        return None
     above = model.absolute().parents
     root = above[min(3, len(above) - 1)]
-    archive = root / "data/raw" / set_name / SETS[set_name].archive
+    try:
+        archive = root / "data/raw" / set_name / find_set(set_name, root).archive
+    except UserError:
+        return None
     split = root / f"data/splits/{set_name}.csv"
     return (archive, split) if archive.is_file() and split.is_file() else None
 

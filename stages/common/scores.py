@@ -56,13 +56,17 @@ def top_accuracy(probabilities: Probabilities, truth: Labels, count: int = 5) ->
     return float(np.mean(at_least_as_likely <= count))
 
 
-def log_loss(probabilities: Probabilities, truth: Labels) -> float:
+def log_loss(
+    probabilities: Probabilities, truth: Labels, weights: NDArray[np.float32] | None = None
+) -> float:
     """Mean of minus the natural logarithm of the true class's probability, in nats.
 
+    By the images' `weights` where there are some.
     Probabilities below the smallest step of float32 at 1 count as that step, 1.2e-7.
     """
     own = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return float(-np.mean(np.log(np.maximum(own, np.finfo(np.float32).eps))))
+    logarithms = np.log(np.maximum(own, np.finfo(np.float32).eps))
+    return float(-(logarithms.mean() if weights is None else np.average(logarithms, None, weights)))
 
 
 class Reliability(NamedTuple):

@@ -1,8 +1,10 @@
 """The sets of images: where their files are, what they are checked against, who is in which class.
 
-To add a set, add an entry to SETS.
+Published sets are the entries of SETS; a set of one's own is what stages.collect wrote of a folder.
+Every stage gets either by `find_set`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,13 @@ import scipy.io
 from numpy.typing import NDArray
 
 from stages.common.command_line import UserError
+from stages.common.files import read_csv, sha256
+
+PICTURES = "pictures.csv"
+"""What data/raw/NAME/ holds of a set of one's own in place of an archive."""
+COLUMNS = ("image", "class", "part", "sha256", "archive")
+"""Of that table, a row a picture in the set's order: path below data/own/NAME, class name, the part
+it was given or nothing, digest of its bytes, and the tar it is in or nothing."""
 
 BASE_URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers"
 
@@ -72,7 +81,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set of labelled images in one archive."""
+    """A set of labelled images in one archive, or listed in PICTURES."""
 
     name: str
     archive: str
@@ -88,10 +97,14 @@ class ImageSet:
     """A .mat file with the published parts."""
     ordered_train: int | None = None
     """How many images of each class, in file order, the `ordered` protocol trains on."""
+    listed: tuple[Mapping[str, str], ...] = ()
+    """Rows of PICTURES, of a set of one's own; else empty."""
 
     @property
     def image_names(self) -> list[str]:
         """Names of all images inside the archive, in the set's order."""
+        if self.listed:
+            return [row["image"] for row in self.listed]
         return [self.image_pattern.format(number) for number in range(1, self.images + 1)]
 
 
@@ -148,6 +161,36 @@ SETS = {
 }
 
 
+def find_set(name: str, root: Path = Path()) -> ImageSet:
+    """The set called `name`: a published one, or one's own as collected below the folder `root`.
+
+    Raises UserError where there is none.
+    """
+    if name in SETS:
+        return SETS[name]
+    path = root / "data/raw" / name / PICTURES
+    if not path.is_file():
+        raise UserError(
+            f"no set {name!r}; there are: {', '.join(SETS)}, and your own: "
+            "pictures in data/own/NAME, and NAME in params.yaml's list `own`"
+        )
+    rows = tuple(read_csv(path))
+    classes = tuple(sorted({row["class"] for row in rows}))
+    return ImageSet(name, PICTURES, (), "", len(rows), classes, listed=rows)
+
+
+def picture_keys(image_set: ImageSet, raw: Path) -> list[str]:
+    """What tells the bytes of each image of the set from all others, in its order.
+
+    The image's digest, or that of its archive and its name there. `raw` is the folder of the set's
+    files.
+    """
+    if image_set.listed:
+        return [row["sha256"] for row in image_set.listed]
+    archive = sha256(raw / image_set.archive)
+    return [f"{archive} {name}" for name in image_set.image_names]
+
+
 def read_mat(path: Path, key: str) -> NDArray[np.int64]:
     """Variable `key` of a MATLAB file, flattened, as whole numbers.
 
@@ -182,6 +225,9 @@ def read_labels(image_set: ImageSet, raw: Path) -> NDArray[np.int64]:
     fit the set: another count, or labels out of range.
     """
     classes = len(image_set.class_names)
+    if image_set.listed:
+        numbers = {name: number for number, name in enumerate(image_set.class_names)}
+        return np.array([numbers[row["class"]] for row in image_set.listed])
     if image_set.label_file is None:
         return np.arange(image_set.images) // (image_set.images // classes)
     path = raw / image_set.label_file

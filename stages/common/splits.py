@@ -25,6 +25,8 @@ class SplitTable:
     """Shape (images,): images of the same picture have the same number."""
     parts: NDArray[np.str_]
     """Shape (repeats, images): `train`, `val`, `test` or UNREADABLE in each repeat's split."""
+    class_names: list[str]
+    """By label."""
 
     @property
     def reported_part(self) -> str:
@@ -64,20 +66,22 @@ def read_split(path: Path) -> SplitTable:
         np.array([int(row["label"]) for row in rows]),
         np.array([int(row["group"]) for row in rows]),
         np.array([[row[column] for row in rows] for column in rows[0] if column[:4] == "part"]),
+        [name for _, name in sorted({(int(row["label"]), row["class"]) for row in rows})],
     )
 
 
 def choose_rows(table: SplitTable, repeat: int, refit: bool, seed: int) -> Rows:
     """Who trains and who judges in a repeat, so that no image that is reported chooses anything.
 
-    With a test part val judges what learns from train. Without one val is what is reported, and a
-    stratified fifth of train, its groups of duplicates unbroken, judges what learns from the rest.
+    With test and val, val judges what learns from train. With one of them, which is reported, a
+    stratified fifth of train, its groups of duplicates unbroken, judges what learns from the rest,
+    but for images of a class that would have none there.
     The final training takes train, and val too where test is reported and `refit` is true.
     Raises UserError when train is too small to be sliced.
     """
     parts = table.parts[repeat]
     train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
-    if table.reported_part == "test":
+    if table.reported_part == "test" and len(val):
         final = np.union1d(train, val) if refit else train
         return Rows(train, val, final, np.setdiff1d(val, final))
     # Here, as the stages that only read a split would spend most of their time on importing it.
@@ -91,4 +95,6 @@ def choose_rows(table: SplitTable, repeat: int, refit: bool, seed: int) -> Rows:
             f"{len(train)} images of train are too few to hold some out ({error}); "
             "lower split.fraction"
         ) from error
+    known = np.isin(table.labels[train[held_out]], table.labels[train[kept]])
+    kept, held_out = np.union1d(kept, held_out[~known]), held_out[known]
     return Rows(train[kept], train[held_out], train, val)

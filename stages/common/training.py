@@ -19,6 +19,7 @@ from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import Parser, UserError, any_seed, number, one_of
 from stages.common.epoch_progress import EpochProgress
 from stages.common.files import release
+from stages.common.imbalance import CLASS_WEIGHTS, ClassWeight, image_weights
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.progress import progress_bar
 from stages.common.results import HISTORY_COLUMNS, History
@@ -58,6 +59,7 @@ class Recipe:
     """Epochs, or slices, without a lower loss that end the choice of their number; 0: no choice."""
     slices: int = 1
     """Times that an epoch reports."""
+    class_weight: ClassWeight = "none"
 
 
 def add_training_options(parser: Parser, section: str, min_epochs: int) -> None:
@@ -74,6 +76,7 @@ def add_training_options(parser: Parser, section: str, min_epochs: int) -> None:
     parser.add_argument("--weight_decay", type=number(float, 0, 10), required=True)
     parser.add_argument("--label_smoothing", type=number(float, 0, 0.9), required=True)
     parser.add_argument("--early_stopping", type=number(int, 0), required=True)
+    parser.add_argument("--class_weight", type=one_of(CLASS_WEIGHTS, "class_weight"), required=True)
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
@@ -149,9 +152,10 @@ def fit(
     """Train `model` on the first of `rows`, watching the second; return the history.
 
     The history has an entry an epoch, or a slice of one; where no rows are watched the values of
-    validation are NaN. Validation sees the first view alone. With a folder for checkpoints,
-    training goes on from the newest one there. `reports` ends training after so many entries, in
-    the midst of its schedule; `patience`, when the loss has not fallen for so many.
+    validation are NaN. Validation sees the first view alone, and weighs classes as training does.
+    With a folder for checkpoints, training goes on from the newest one there. `reports` ends
+    training after so many entries, in the midst of its schedule; `patience`, when the loss has not
+    fallen for so many.
     """
     train, watched = rows
     if recipe.slices > len(train):
@@ -160,7 +164,8 @@ def fit(
             "lower it"
         )
     targets = np.eye(model.output_shape[-1], dtype=np.float32)[labels]
-    batches = Batches(values, targets, train, recipe.batch_size, seed, recipe.slices)
+    weights = image_weights(labels, train, targets.shape[1], recipe.class_weight)
+    batches = Batches(values, targets, train, recipe.batch_size, seed, recipe.slices, weights)
     planned = recipe.epochs * recipe.slices
     optimizer = make_optimizer(recipe, max(1, planned * len(batches)))
     if recipe.lowest_rate != 1:
@@ -187,7 +192,9 @@ def fit(
         callbacks.append(_Patience(patience, past["val_loss"]))
     validation = None
     if len(watched):
-        validation = Batches(values[:, :1], targets, watched, recipe.batch_size, seed)
+        validation = Batches(
+            values[:, :1], targets, watched, recipe.batch_size, seed, weights=weights
+        )
     history = model.fit(
         batches,
         validation_data=validation,
