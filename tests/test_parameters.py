@@ -85,7 +85,7 @@ CHOICES = {
 }
 LISTED = ("head.hidden", "head.strengths")
 """Of NUMBERS, those that are a list of them."""
-FLAGS = ["split.group_duplicates", "predict.average_views"]
+FLAGS = ["split.group_duplicates", "predict.average_views", "predict.calibrate"]
 LISTS = ["sets", "own", "backbones", "fusions"]
 """What the graph is made of: their names go to `--set` and `--backbone`."""
 BY_THE_NETWORK = ["finetune.unfreeze"]
