@@ -31,7 +31,7 @@ SAID = [
     "looking for what speaks for the (prediction|truth)",
     "demo_backbone: random weights",
     r"tiny: \d+ images in \d+ groups; \d+ pairs are exact, \d+ of two classes",
-    r"tiny: \d+ images, 0 unreadable \[\]",
+    r"tiny: \d+ images, 0 unreadable",
     r"tiny, stratified: \d+ train, \d+ val; moved to their duplicates: \d+",
     r"\d+ images, 2 views, 32 px, float32(; a map of \(.*\) of each, as float32)?",
     r"12 pictures; .*|\d+ pictures; ImageNet's classifier: .*",
