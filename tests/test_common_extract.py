@@ -300,7 +300,9 @@ def test_one_graph_serves_batches_of_every_size_with_the_same_bytes() -> None:
 
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3))
-    network = keras.Model(image, keras.layers.Conv2D(4, 3)(Counting()(image)))
+    normalized = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(Counting()(image)))
+    network = keras.Model(image, keras.layers.ReLU()(normalized))
+    network.layers[-2].set_weights(np.repeat([[2.0], [1.0], [0.1], [0.5]], 4, axis=1))
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     network.compile(jit_compile=False)
     expected = network.predict_on_batch(images[:, :, ::-1])

@@ -14,7 +14,7 @@ from stages.common.command_line import Parser, UserError, number, one_of
 from stages.common.files import sha256
 from stages.common.images import CROPS, VIEWS, Crop, Pixels, decode_all, decode_rows, see
 from stages.common.kept import Kept
-from stages.common.keras_quiet import keras, tensorflow
+from stages.common.keras_quiet import convert_variables_to_constants_v2, keras, tensorflow
 from stages.common.options import add_run_options
 from stages.common.precision import (
     PRECISIONS,
@@ -99,17 +99,20 @@ def in_full_batches(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
 
     It always sees BATCH_SIZE images, some of them black if need be. So one graph serves all, where
     Keras would build a second one for the last batch; and an image's values do not depend on how
-    many others come with it: kernels for other numbers of rows add in another order.
+    many others come with it: kernels for other numbers of rows add in another order. The weights
+    become constants of the graph, by which TensorFlow multiplies batch norm into the convolutions
+    before it: values differ in the last digits, and come sooner.
     """
     images = tensorflow.TensorSpec((BATCH_SIZE, *network.input_shape[1:]), "uint8")
     forward = tensorflow.function(
         lambda images: network(images, training=False), input_signature=[images]
     )
+    frozen = convert_variables_to_constants_v2(forward.get_concrete_function())
 
     def see_all(images: Pixels) -> NDArray[Any]:
         batch = np.zeros((BATCH_SIZE, *images.shape[1:]), np.uint8)
         batch[: len(images)] = images
-        return np.asarray(forward(batch))[: len(images)]
+        return np.asarray(frozen(tensorflow.constant(batch))[0])[: len(images)]
 
     return see_all
 
