@@ -22,6 +22,12 @@ if [ -n "${1:-}" ]; then
     exit
 fi
 
+if [ -L .venv ]; then
+    echo "error: .venv is a link to $(readlink .venv), which others may use, and would be made anew;" \
+        "remove the link, or make setup where it leads" >&2
+    exit 1
+fi
+
 fits() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
 }

@@ -20,7 +20,7 @@ def fake_python(folder: Path, version: str) -> None:
 
 def run_setup(tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     scripts = tmp_path / "repository/scripts"
-    scripts.mkdir(parents=True)
+    scripts.mkdir(parents=True, exist_ok=True)
     (scripts / "setup.sh").write_text((ROOT / "scripts/setup.sh").read_text())
     fake_python(tmp_path, "3.9.2")
     path = f"{tmp_path}:{os.environ['PATH']}"
@@ -44,6 +44,17 @@ def test_a_python_that_is_named_and_not_there(tmp_path: Path) -> None:
     done = run_setup(tmp_path, PYTHON="python3.99")
     assert done.returncode == 1
     assert "python3.99" in done.stderr
+
+
+def test_an_environment_that_others_may_use_is_not_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/package").touch()
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository/.venv").symlink_to(tmp_path / "shared")
+    done = run_setup(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: .venv is a link to {tmp_path}/shared, which others may")
+    assert (tmp_path / "shared/package").exists()
 
 
 def test_help_lists_the_targets() -> None:
