@@ -43,6 +43,7 @@ SAID = [
     r"strength \S+: loss \S+ on \d+ images held out",
     r"tiny-demo_backbone (head|finetuned), \d+ images of val: accuracy .*",
     r"tiny-demo_backbone: \d+ pictures",
+    r"temperature .*",
 ]
 BAR = r"((training|predicting|reading pictures|strength \S+): +)? *\d+%\|.{10}\| .*\[.*\]"
 
