@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--epochs", type=number(int, 0, 100_000), required=True)
     options, _ = parser.parse_known_args(arguments)
     prefix = Path(f"data/prefix/{options.set}/{options.backbone}.npy")
-    if options.epochs == 0 or read_array(prefix, "r").size == 0:
+    if options.epochs == 0 or (prefix.exists() and read_array(prefix, "r").size == 0):
         models = Path("models", options.set, options.backbone)
         pass_through(models, history_path(options.set, options.backbone, "finetuned"))
         return

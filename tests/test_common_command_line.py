@@ -173,7 +173,7 @@ def test_a_run_is_noted_by_its_name_alone_and_without_a_repository(tmp_path: Pat
 def test_neither_a_failed_run_nor_one_without_dvc_is_noted(tmp_path: Path) -> None:
     assert run_module(tmp_path, "fail", stage="fit") == 1
     assert run_module(tmp_path) == 0
-    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "data/times").exists()
 
 
 def parser() -> Parser:

@@ -134,13 +134,16 @@ def parser() -> Parser:
 
 WORDS = (
     "--seed 1 --refit true --optimizer sgd --learning_rate 0.5 --schedule cosine --epochs 3 "
-    "--batch_size 8 --weight_decay 0.01 --label_smoothing 0.2 --early_stopping 4"
+    "--batch_size 8 --weight_decay 0.01 --label_smoothing 0.2 --early_stopping 4 "
+    "--class_weight balanced"
 )
 
 
 def test_options_make_the_recipe() -> None:
     options = parser().parse_args(WORDS.split())
-    wanted = Recipe("sgd", 0.5, "cosine", 3, 8, 0, 0.01, 0.2, early_stopping=4)
+    wanted = Recipe(
+        "sgd", 0.5, "cosine", 3, 8, 0, 0.01, 0.2, early_stopping=4, class_weight="balanced"
+    )
     assert recipe_of(options) == wanted
     assert (options.seed, options.refit) == (1, "true")
 

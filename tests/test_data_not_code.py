@@ -224,6 +224,8 @@ ARRAYS = {
     "models/tiny/demo_backbone/head_weights.npy": Stages.run_finetune,
     "models/tiny/demo_backbone/head_probabilities.npy": Stages.run_evaluate,
     "models/tiny/demo_backbone/finetuned_probabilities.npy": Stages.run_evaluate,
+    "data/kept/features/tiny/demo_backbone/values.npy": Stages.run_features,
+    "data/kept/features/tiny/demo_backbone/done.npy": Stages.run_features,
 }
 """Every array that a stage reads, and the stage."""
 
@@ -257,7 +259,7 @@ def test_every_array_that_a_stage_reads_is_in_this_list() -> None:
     assert readers == {"stages/common/results.py", "stages/common/checkpoints.py"}
     text = "".join(path.read_text("utf-8") for path in (ROOT / "stages").rglob("*.py"))
     assert not re.search(r"\b(pickle|marshal|shelve|dill|joblib|eval|exec)\b", text)
-    assert text.count("read_array(") == 1 + 4
+    assert text.count("read_array(") == 1 + 7
 
 
 def test_a_checkpoint_of_pickles_runs_nothing(tmp_path: Path, marker: Path) -> None:

@@ -53,13 +53,12 @@ def bytes_of(stages: Stages, *names: str) -> list[bytes]:
 def change_labels(stages: Stages, part: str) -> None:
     """Give every image of a part another class in the table of the split."""
     path = stages.folder / "data/splits/tiny.csv"
-    rows = read_csv(path)
-    changed = [
-        [str((int(row["label"]) + 1) % 3) if (name, row["part"]) == ("label", part) else value
-         for name, value in row.items()]
-        for row in rows
-    ]  # fmt: skip
-    write_csv(path, list(rows[0]), changed)
+    rows = [dict(row) for row in read_csv(path)]
+    for row in rows:
+        if row["part"] == part:
+            label = (int(row["label"]) + 1) % len(TINY.class_names)
+            row |= {"label": str(label), "class": TINY.class_names[label]}
+    write_csv(path, list(rows[0]), [[*row.values()] for row in rows])
 
 
 def scores_are_the_models(stages: Stages, folder: str = MODEL, name: str = "head") -> None:

@@ -52,7 +52,8 @@ def cache_activations(arguments: Sequence[str]) -> None:
             f"a map of {cut.shape[1:]} of each, as {dtype}"
         )
         network = keras.Model(backbone.input, cut)
-        made = recipe(options, precision, weights, f"{cut.name} as {dtype}")
+        what = "pixels" if pixels else f"activations below {options.unfreeze}"
+        made = recipe(options, precision, weights, f"{what} as {dtype}")
         values = (lambda images: images) if pixels else in_full_batches(network)
         extract_set(values, cut.shape[1:], dtype, image_set, options, made, path)
     write_json(

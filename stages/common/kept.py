@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from stages.common.files import link_or_copy, read_json, release, replacing, reserve, write_json
+from stages.common.results import read_array
 
 BLOCK = 64
 """Images that are copied at a time."""
@@ -68,8 +69,8 @@ class Kept:
         facts = read_json(source / "rows.json")
         if facts["recipe"] != self.recipe:
             return
-        values = np.load(source / "values.npy", mmap_mode="r")
-        done = np.load(source / "done.npy")
+        values = read_array(source / "values.npy", "r")
+        done = read_array(source / "done.npy")
         places = {key: row for row, key in enumerate(facts["keys"])}
         own = np.array([places.get(key, -1) for key in self.keys])
         for column, view in enumerate(self.views):
