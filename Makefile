@@ -1,7 +1,7 @@
 # `make help` lists what can be made. Everything works in .venv, which is set up when it is missing.
 
-.PHONY: help setup hub onnx upkeep demo test slow soak coverage mutants lint audit sbom licences bench \
-	bench-short requirements
+.PHONY: help setup hub onnx s3 upkeep demo test slow soak coverage mutants lint audit sbom licences \
+	bench bench-short requirements
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -17,6 +17,9 @@ hub: setup  ## add KerasHub's networks to .venv: 57 MB to download, 204 MB on di
 
 onnx: setup  ## add what exports to ONNX to .venv: 36 MB to download, 120 MB on disk
 	@sh scripts/setup.sh onnx
+
+s3: setup  ## add DVC's S3 remotes to .venv: 70 MB on disk
+	@sh scripts/setup.sh s3
 
 upkeep: setup  ## add the tools of audit, sbom, licences and mutants to .venv
 	@sh scripts/setup.sh upkeep
@@ -79,7 +82,7 @@ requirements: setup  ## pin the newest versions that pyproject.toml allows (need
 	uv pip compile --group upkeep --constraint requirements.txt --universal --python-version 3.10 \
 		--upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--no-annotate --quiet --output-file requirements-upkeep.txt
-	for extra in hub onnx; do \
+	for extra in hub onnx s3; do \
 		uv pip compile pyproject.toml --extra dev --extra $$extra --constraint requirements.txt \
 			--universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 			--no-emit-find-links --no-header --no-annotate --quiet \

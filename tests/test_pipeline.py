@@ -195,6 +195,7 @@ def test_dvc_reads_a_matrix_of_ones_own(tmp_path: Path) -> None:
         ("requirements", 100),
         ("requirements-hub", 5),
         ("requirements-onnx", 3),
+        ("requirements-s3", 5),
         ("requirements-upkeep", 20),
     ],
 )
@@ -210,7 +211,11 @@ def test_requirements_are_pinned_and_hashed_and_name_no_index(name: str, least: 
 
 @pytest.mark.parametrize(
     ("extra", "among"),
-    [("hub", {"keras-hub", "tensorflow-text"}), ("onnx", {"onnx", "onnxruntime", "tf2onnx"})],
+    [
+        ("hub", {"keras-hub", "tensorflow-text"}),
+        ("onnx", {"onnx", "onnxruntime", "tf2onnx"}),
+        ("s3", {"dvc-s3", "s3fs", "moto"}),
+    ],
 )
 def test_an_extra_is_pinned_apart_from_what_everyone_installs(extra: str, among: set[str]) -> None:
     usual, further = (
