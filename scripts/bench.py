@@ -2,12 +2,12 @@
 
     python -m scripts.bench --short
     python -m scripts.bench --output new.json --compare old.json
-    python -m scripts.bench --only memory scale --repeats 1
+    python -m scripts.bench --only memory scale rows --repeats 1
 
 The images are those of the folder FLOWERS_MIRROR, or of ../shared/mirror; else they are generated.
 The parts are repeated in turn. Printed are the medians with their spread, ratios of what was
-measured in the same repeat, and beside each the goal, where there is one. `memory` and `scale` run
-for hours and only where `--only` names them, or `--long` is given.
+measured in the same repeat, and beside each the goal, where there is one. `memory`, `scale` and
+`rows` run for hours and only where `--only` names them, or `--long` is given.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--short", action="store_true", help="few images, once: two minutes")
-    parser.add_argument("--long", action="store_true", help="with memory and scale: hours")
+    parser.add_argument("--long", action="store_true", help="with memory, scale and rows: hours")
     names = [*PARTS, *FULL_PARTS]
     parser.add_argument("--only", nargs="+", type=one_of(names, "part"), help=" ".join(names))
     parser.add_argument("--repeats", type=number(int, 1, 1000))

@@ -107,20 +107,29 @@ def stage_lines() -> list[Line]:
             Line(f"102 flowers, {name}: {stage}", "GB", f"full {name} {stage}") for stage in STAGES
         ]
         lines.append(Line(f"102 flowers, {name}: any stage", "GB", f"full {name}", None, MEMORY))
-    for stage in STAGES:
-        scale = f"scale {stage}"
+    return [*lines, *growth_lines()]
+
+
+def growth_lines() -> list[Line]:
+    """Processor time of a further image, and memory, from the fewest images to the most."""
+    lines = []
+    kinds = [
+        f"rows {kind} {stage}" for kind in ("logistic", "mlp") for stage in ("head", "evaluate")
+    ]
+    for name in [*(f"scale {stage}" for stage in STAGES), *kinds]:
+        memory = None if name == "rows logistic head" else MEMORY
         lines += [
             Line(
-                f"{stage}: further images, last over first",
+                f"{name}: further images, last over first",
                 "times",
-                f"{scale} last",
-                f"{scale} first",
+                f"{name} last",
+                f"{name} first",
                 CONSTANT,
                 whole_set=True,
             ),
-            Line(f"{stage}: a further image", "s", f"{scale} last"),
-            Line(f"{stage}: fewest images", "GB", f"{scale} least"),
-            Line(f"{stage}: most images", "GB", f"{scale} peak", None, MEMORY),
+            Line(f"{name}: a further image", "core s", f"{name} last"),
+            Line(f"{name}: fewest images", "GB", f"{name} least"),
+            Line(f"{name}: most images", "GB", f"{name} peak", None, memory),
         ]
     return lines
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import yaml
 
 from scripts.bench_images import mirror, pictures, unpack, write_archive
@@ -351,7 +352,7 @@ class Scale:
         done = [self.run_stages(workspace) for workspace in self.workspaces]
         measured = {}
         for stage in done[0]:
-            each = marginal_seconds(sizes, [stages[stage].seconds for stages in done])
+            each = marginal_seconds(sizes, [stages[stage].processor for stages in done])
             measured[f"scale {stage} first"], measured[f"scale {stage} last"] = each[0], each[-1]
             measured[f"scale {stage} least"] = done[0][stage].peak / 1e9
             measured[f"scale {stage} peak"] = done[-1][stage].peak / 1e9
@@ -362,6 +363,88 @@ class Scale:
         commands = stage_commands(workspace.folder)
         stages = ("survey", "split", "features", "prefix", "head", "finetune", "evaluate")
         return {stage: workspace.python(*commands[stage]) for stage in stages}
+
+
+class Rows:
+    """Time for each further image, and peak memory, of what reads features: up to a million rows.
+
+    The features are generated, of one view; `--scale` names other numbers of rows.
+    """
+
+    sizes: ClassVar = (1_003, 10_013, 100_011, 1_000_008)
+    """Multiples of the classes."""
+    backbone: ClassVar = "demo_backbone"
+    width: ClassVar = 256
+    parameters: ClassVar = {
+        "sets": [SET],
+        "backbones": [backbone],
+        "features.views": ["plain"],
+        "head.strengths": [0.01],
+        "finetune.unfreeze": 0,
+    }
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.sizes = bench.plan.scale or type(self).sizes
+        bench.images.append(f"for rows, none: {self.width} generated features of each")
+
+    def measure(self) -> dict[str, float]:
+        """Each kind of head, and its scores, at each size."""
+        measured: dict[str, float] = {}
+        for kind in ("logistic", "mlp"):
+            done = [self.run_stages(size, kind) for size in self.sizes]
+            for stage in done[0]:
+                name = f"rows {kind} {stage}"
+                each = marginal_seconds(self.sizes, [stages[stage].processor for stages in done])
+                measured[f"{name} first"], measured[f"{name} last"] = each[0], each[-1]
+                measured[f"{name} least"] = done[0][stage].peak / 1e9
+                measured[f"{name} peak"] = done[-1][stage].peak / 1e9
+        return measured
+
+    def run_stages(self, images: int, kind: str) -> dict[str, Done]:
+        """Write the features, then run the stages with the commands that DVC would give them."""
+        folder = self.bench.folder / f"rows-{images}-{kind}"
+        parameters = {**self.parameters, "head.kind": kind, "head.epochs": 2}
+        workspace = Workspace(folder, folder, parameters, resized_set(SET, images))
+        self.write_inputs(workspace, images)
+        commands = stage_commands(workspace.folder)
+        done = {"head": workspace.python(*commands["head"])}
+        models = workspace.folder / "models" / SET / self.backbone
+        shutil.copy(models / "head_probabilities.npy", models / "finetuned_probabilities.npy")
+        done["evaluate"] = workspace.python(*commands["evaluate"])
+        shutil.rmtree(folder)
+        return done
+
+    def write_inputs(self, workspace: Workspace, images: int) -> None:
+        """A split and features of so many images, and the backbone's weights."""
+        options = ("--backbone", self.backbone, "--weights", "imagenet", "--seed", "42")
+        workspace.python("-m", "stages.weights", *options)
+        data, names = workspace.folder / "data", SETS[SET].class_names
+        rng = np.random.default_rng(0)
+        labels = np.sort(rng.permutation(images) % len(names))
+        parts = np.array(["train", "train", "train", "val", "test"])[rng.integers(5, size=images)]
+        write_csv(
+            data / f"splits/{SET}.csv",
+            ["image", "label", "class", "part", "group"],
+            (
+                (SETS[SET].image_pattern.format(n + 1), label, names[label], parts[n], n)
+                for n, label in enumerate(labels.tolist())
+            ),
+        )
+        path = data / f"features/{SET}/{self.backbone}.npy"
+        path.parent.mkdir(parents=True)
+        shape = (images, 1, self.width)
+        features = np.lib.format.open_memmap(path, mode="w+", dtype="float32", shape=shape)  # type: ignore[no-untyped-call]
+        centres = rng.random((len(names), self.width), np.float32)
+        for rows in np.array_split(np.arange(images), -(-images // 10_000)):
+            noise = rng.random((len(rows), self.width), np.float32)
+            features[rows, 0] = centres[labels[rows]] + 4 * noise
+        features.flush()
+        info = {"image_size": 96, "crop": "center", "views": ["plain"], "pooling": "avg"}
+        info |= {"precision": "float32", "width": self.width}
+        source = {"source": "generated", "files": {}}
+        facts = {"set": SET, "backbone": self.backbone, "images": source, "weights": source}
+        write_json(path.with_suffix(".json"), facts | {"features": info})
 
 
 def stage_commands(folder: Path) -> dict[str, list[str]]:
@@ -376,4 +459,4 @@ def stage_commands(folder: Path) -> dict[str, list[str]]:
 
 
 PARTS = {"guide": Guide, "article": Article, "features": Features, "nothing": NoOp}
-FULL_PARTS = {"memory": Memory, "scale": Scale}
+FULL_PARTS = {"memory": Memory, "scale": Scale, "rows": Rows}

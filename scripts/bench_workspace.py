@@ -34,6 +34,8 @@ class Done(NamedTuple):
     """A process that has ended well: its seconds, its peak memory in bytes, and its output."""
 
     seconds: float
+    processor: float
+    """Seconds of all cores, which other work on the machine hardly lengthens."""
     peak: int
     output: str
 
@@ -124,7 +126,7 @@ def run(command: tuple[str, ...], folder: Path, environment: Mapping[str, str]) 
         errors = [line for line in text.splitlines() if line.startswith("error:")]
         last = (errors or text.strip().splitlines() or ["it said nothing"])[-1]
         raise UserError(f"`{' '.join(command)}` ended with status {process.returncode}: {last}")
-    return Done(seconds, usage.ru_maxrss * KILOBYTE, text)
+    return Done(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * KILOBYTE, text)
 
 
 def copy_repository(folder: Path) -> None:
