@@ -380,22 +380,21 @@ class Rows:
         "backbones": [backbone],
         "features.views": ["plain"],
         "head.strengths": [0.01],
-        "finetune.unfreeze": 0,
     }
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.sizes = bench.plan.scale or type(self).sizes
         bench.images.append(f"for rows, none: {self.width} generated features of each")
 
     def measure(self) -> dict[str, float]:
         """Each kind of head, and its scores, at each size."""
         measured: dict[str, float] = {}
+        sizes = self.bench.plan.scale or self.sizes
         for kind in ("logistic", "mlp"):
-            done = [self.run_stages(size, kind) for size in self.sizes]
+            done = [self.run_stages(size, kind) for size in sizes]
             for stage in done[0]:
                 name = f"rows {kind} {stage}"
-                each = marginal_seconds(self.sizes, [stages[stage].processor for stages in done])
+                each = marginal_seconds(sizes, [stages[stage].processor for stages in done])
                 measured[f"{name} first"], measured[f"{name} last"] = each[0], each[-1]
                 measured[f"{name} least"] = done[0][stage].peak / 1e9
                 measured[f"{name} peak"] = done[-1][stage].peak / 1e9
