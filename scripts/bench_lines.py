@@ -117,19 +117,20 @@ def growth_lines() -> list[Line]:
         f"rows {kind} {stage}" for kind in ("logistic", "mlp") for stage in ("head", "evaluate")
     ]
     for name in [*(f"scale {stage}" for stage in STAGES), *kinds]:
+        label = name.removeprefix("scale ")
         memory = None if name == "rows logistic head" else MEMORY
         lines += [
             Line(
-                f"{name}: further images, last over first",
+                f"{label}: further images, last over first",
                 "times",
                 f"{name} last",
                 f"{name} first",
                 CONSTANT,
                 whole_set=True,
             ),
-            Line(f"{name}: a further image", "core s", f"{name} last"),
-            Line(f"{name}: fewest images", "GB", f"{name} least"),
-            Line(f"{name}: most images", "GB", f"{name} peak", None, memory),
+            Line(f"{label}: a further image", "core s", f"{name} last"),
+            Line(f"{label}: fewest images", "GB", f"{name} least"),
+            Line(f"{label}: most images", "GB", f"{name} peak", None, memory),
         ]
     return lines
 

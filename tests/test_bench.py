@@ -145,6 +145,9 @@ def test_the_issue_s_goals_are_among_the_lines() -> None:
     assert goals["evaluate, one set and backbone"] == "at most 1.5"
     assert goals["102 flowers, mobilenet: any stage"] == "at most 2.5"
     assert goals["features: further images, last over first"] == "0.9 to 1.1"
+    assert goals["rows logistic head: further images, last over first"] == "0.9 to 1.1"
+    assert goals["rows mlp head: most images"] == "at most 2.5"
+    assert "rows logistic head: most images" not in goals
 
 
 def test_shares_are_of_the_whole_process() -> None:

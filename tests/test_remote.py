@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 TARGET = "evaluate@demo-demo_backbone"
 MODEL = "models/demo/demo_backbone/finetuned.keras"
 STAGES = {
-    "download", "weights", "duplicates", "split", "features", "prefix", "head", "finetune",
-    "evaluate",
+    "download", "weights", "survey", "duplicates", "split", "features", "prefix", "head",
+    "finetune", "evaluate",
 }  # fmt: skip
 KEYS = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
 
