@@ -72,7 +72,7 @@ def classify(network: keras.Model, values: NDArray[np.float32]) -> list[dict[str
     """Likeliest ImageNet class of each image, and its probability to four digits."""
     with progress_bar(total=len(values), desc="ImageNet's classifier", unit=" images") as bar:
         shown = keras.callbacks.LambdaCallback(
-            on_predict_batch_end=lambda batch, _: bar.update(
+            on_predict_batch_end=lambda batch, **_: bar.update(
                 min(BATCH_SIZE, len(values) - batch * BATCH_SIZE)
             )
         )

@@ -58,7 +58,10 @@ class SmallClone(Clone):
         folders = [self.folder / name for name in ("data", "models", "metrics")]
         paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         named = {path.relative_to(self.folder).as_posix(): path for path in paths}
-        own = ("data/times", "data/locks", "data/checkpoints", "data/downloads", "metrics/times.js")
+        own = (
+            "data/times", "data/locks", "data/checkpoints", "data/downloads", "data/kept",
+            "metrics/times.js",
+        )  # fmt: skip
         return {
             name: md5(path)
             for name, path in named.items()

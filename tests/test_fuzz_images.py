@@ -16,9 +16,10 @@ pytestmark = pytest.mark.slow
 CASES = 12_000
 KINDS = [*FORMATS, "progressive", "CMYK", "turned", "grey 16 bits", "palette"]
 FUZZ = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np
+from stages.common.command_line import process_use
 from stages.common.images import decode
 from stages.survey import picture_size
 
@@ -49,7 +50,7 @@ for case in range(int(sys.argv[2])):
     except ValueError:
         assert not readable, case
     counts[not readable] += 1
-print(*counts, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
+print(*counts, round(process_use()[1]))
 """
 
 

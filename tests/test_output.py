@@ -13,6 +13,7 @@ from tests.tiny_set import ROOT
 RUN = """
 import sys
 from pathlib import Path
+from stages.common import training  # Before anything computes: it sets the number of threads.
 from stages.common.sets import SETS
 from tests.tiny_set import TINY, Stages
 
@@ -34,6 +35,7 @@ SAID = [
     r"tiny: \d+ images, 0 unreadable",
     r"tiny, stratified: \d+ train, \d+ val; moved to their duplicates: \d+",
     r"\d+ images, 2 views, 32 px, float32(; a map of \(.*\) of each, as float32)?",
+    r"\d+ images are known, \d+ are new",
     r"12 pictures; .*|\d+ pictures; ImageNet's classifier: .*",
     r"epoch \d+/\d+: accuracy \S+, loss \S+, val_accuracy \S+, val_loss \S+; \S+, \S+ left",
     r"strength \S+, \d of 5: fitting \d+ rows of 256 features, 3 classes",

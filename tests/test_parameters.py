@@ -129,8 +129,12 @@ def parse(stage: str, parameters: Parameters) -> Namespace:
     def parse_and_end(self: Parser, words: list[str]) -> NoReturn:
         raise ParsedError(original(self, words))
 
+    def end(*_: Any) -> NoReturn:
+        raise ParsedError(Namespace())
+
     original = Parser.parse_args
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.finetune.pass_through", end)  # Without epochs it parses no more.
         patch.setattr(Parser, "parse_args", parse_and_end)
         try:
             importlib.import_module(f"stages.{stage}").main(words_of(STAGES[stage], parameters))

@@ -904,7 +904,9 @@ def values(browser: Chrome, selector: str, expression: str) -> list[Any]:
 def test_the_page_shows_its_pictures_and_fits_any_screen(browser: Chrome, folder: Path) -> None:
     fusion = "inception_resnet_v2+efficientnet_v2_b0"
     write_run(folder, fusion)
-    (folder / "params.yaml").write_text(PARAMS.replace("[]", f"[{fusion}]", 1), "utf-8")
+    (folder / "params.yaml").write_text(
+        PARAMS.replace("fusions: []", f"fusions: [{fusion}]"), "utf-8"
+    )
     for width in (1200, 390):
         browser.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",

@@ -208,7 +208,7 @@ def test_a_new_backbone_runs_for_itself_alone(clone: Clone) -> None:
     ("module", "stages"),
     [
         ("stages/evaluate.py", {"evaluate"}),
-        ("stages/common/scores.py", {"evaluate", "explain", "report"}),
+        ("stages/common/scores.py", {"head", "evaluate", "explain", "report"}),
         ("stages/common/report_charts.py", {"report"}),
     ],
 )

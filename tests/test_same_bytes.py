@@ -80,6 +80,7 @@ def test_bfloat16_gives_the_class_that_float32_gives(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
     stage("download", "--set", "flowers17")
+    stage("survey", "--set", "flowers17", "--unreadable", "stop")
     stage("weights", "--backbone", backbone, "--weights", "imagenet", "--seed", "42")
     asked = default_parameters()["features"] | {"views": ["plain"], "image_size": "native"}
     features = {}

@@ -25,6 +25,11 @@ from stages.common.progress import progress_bar
 from stages.common.results import HISTORY_COLUMNS, History
 from stages.common.splits import Rows
 
+# Gradients are summed in as many parts as there are threads, and the rounding goes with the parts:
+# on a number of threads that the machine does not choose, every machine gives the same bytes.
+THREADS = 8
+tensorflow.config.threading.set_intra_op_parallelism_threads(THREADS)
+
 OPTIMIZERS = ("adam", "adamax", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 
