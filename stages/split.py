@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from stages.common.command_line import Parser, UserError, any_seed, number, one_of, run
 from stages.common.files import read_csv, write_csv
@@ -39,6 +38,9 @@ def stratified(labels: Labels, fraction: float, seed: int) -> Parts:
     With fraction 0.2 and seed 42 it is the split that the article used. Raises UserError when a
     class or part would be too small to be split.
     """
+    # Here, as it takes a second to load, in which an interrupt would be a traceback.
+    from sklearn.model_selection import train_test_split
+
     try:
         _, val = train_test_split(
             np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels
