@@ -46,8 +46,8 @@ mutants: upkeep  ## change scores, splits and the split stage in some 700 ways: 
 	@.venv/bin/mutmut run
 	@.venv/bin/mutmut results
 
-soak: setup  ## kill the pipeline 100 times at random moments, or KILLS=n: about an hour on two cores
-	@FLOWERS_KILLS=$(or $(KILLS),100) .venv/bin/python -m pytest -m soak -rP
+soak: setup  ## kill the pipeline 100 times, or KILLS=n; caches, interrupts, the same bytes: an hour
+	@FLOWERS_KILLS=$(or $(KILLS),100) .venv/bin/python -m pytest -m soak -rP $(IN_PARALLEL)
 
 lint: setup  ## check format, lint and types
 	@.venv/bin/ruff format --check

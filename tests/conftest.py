@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from stages.common import (
-    sets,
-    training,  # noqa: F401  It sets the number of threads, which it cannot once TensorFlow computes.
-)
+from stages.common import sets
 from stages.common.sets import SETS
 from tests.hostile_site import Site, serving
 from tests.small_clone import Reference, SmallClone

@@ -1,6 +1,6 @@
 """DVC's cache of every type and on another disk, entries that are gone, and runs at the same time.
 
-python -m pytest -m slow tests/test_caches.py
+python -m pytest -m soak tests/test_caches.py
 """
 
 import os
@@ -18,7 +18,7 @@ import pytest
 from tests.small_clone import Reference, SmallClone
 from tests.test_kill import start
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 PAIR = "demo-demo_backbone"
 CHEAP = ("survey@demo", "duplicates@demo", "split@demo", f"evaluate@{PAIR}", "report")

@@ -1,6 +1,6 @@
 """Ctrl-C, as a terminal sends it: SIGINT to DVC and to its stage, in each stage.
 
-    python -m pytest -m slow tests/test_interrupt.py
+    python -m pytest -m soak tests/test_interrupt.py
 
 The run ends within two seconds (on a busy machine, times the number of processes that a core has
 to serve), says what is kept, and leaves no process and no temporary file.
@@ -22,7 +22,7 @@ from tests.test_kill import members, start
 from tests.tiny_set import ROOT
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.soak,
     pytest.mark.skipif(sys.platform == "win32", reason="interrupts groups of processes"),
 ]
 

@@ -13,7 +13,6 @@ from tests.tiny_set import ROOT
 RUN = """
 import sys
 from pathlib import Path
-from stages.common import training  # Before anything computes: it sets the number of threads.
 from stages.common.sets import SETS
 from tests.tiny_set import TINY, Stages
 

@@ -1,6 +1,6 @@
 """The same bytes from another clone in another environment, and what precision changes.
 
-python -m pytest -m slow tests/test_same_bytes.py
+python -m pytest -m soak tests/test_same_bytes.py
 """
 
 import os
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tests.small_clone import Reference
 from tests.tiny_set import ROOT, as_options, default_parameters
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 ELSEWHERE = {
     "TF_NUM_INTRAOP_THREADS": "1",

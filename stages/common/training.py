@@ -6,6 +6,7 @@ first.
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,9 @@ from stages.common.results import HISTORY_COLUMNS, History
 from stages.common.splits import Rows
 
 # Gradients are summed in as many parts as there are threads, and the rounding goes with the parts:
-# on a number of threads that the machine does not choose, every machine gives the same bytes.
-THREADS = 8
-tensorflow.config.threading.set_intra_op_parallelism_threads(THREADS)
+# with a number that is not the machine's, every machine gives the same bytes. TensorFlow reads it
+# before it computes for the first time.
+os.environ["TF_NUM_INTRAOP_THREADS"] = "8"
 
 OPTIMIZERS = ("adam", "adamax", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
