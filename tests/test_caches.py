@@ -6,6 +6,7 @@ python -m pytest -m soak tests/test_caches.py
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -141,8 +142,9 @@ def test_of_two_runs_at_once_the_second_is_refused(
     log = tmp_path / "log"
     first = start(clone, log, "--force", "--single-item", f"features@{PAIR}")
     wait_for("> python -m stages.features", log)
+    os.killpg(first.pid, signal.SIGSTOP)  # So that it is not over before the second has begun.
     second = clone.try_("dvc", "repro", "--force", "--single-item", f"features@{PAIR}")
-    assert first.poll() is None
+    os.killpg(first.pid, signal.SIGCONT)
     assert second.returncode != 0
     assert "is busy, it is being blocked by" in second.stderr
     assert f"(PID {first.pid})" in second.stderr, second.stderr

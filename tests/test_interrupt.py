@@ -29,11 +29,10 @@ pytestmark = [
 SECONDS = 2.0
 KEPT = "interrupted: finished stages are kept, `dvc repro` goes on from here"
 PAIR = "demo-demo_backbone"
-# All but `evaluate`, which is over before one could interrupt it.
+# All but `survey` and `evaluate`, which are over before one could interrupt them.
 STAGES = (
     "download@demo",
     "weights@demo_backbone",
-    "survey@demo",
     f"inspect@{PAIR}",
     "duplicates@demo",
     "split@demo",

@@ -24,7 +24,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.small_clone import Reference, SmallClone
+from tests.small_clone import EPOCHS, Reference, SmallClone
 
 VICTIMS = ("both", "both", "dvc", "stage")
 """Who is killed: DVC and the stage that it runs, or one of them, in turns."""
@@ -116,9 +116,14 @@ def unlock(clone: SmallClone, log: str) -> bool:
 
 
 def checkpoints(clone: SmallClone) -> int:
-    """Epochs of fine-tuning that are kept."""
-    states = clone.folder.glob("data/checkpoints/*/*/*/repeat_0/final/[0-9]*")
-    return max((int(path.name) + 1 for path in states), default=0)
+    """Epochs kept of the training that is not finished: the temperature's, then the final."""
+    kept = 0
+    for training in ("calibration", "final"):
+        states = clone.folder.glob(f"data/checkpoints/*/*/*/repeat_0/{training}/[0-9]*")
+        kept = max((int(path.name) + 1 for path in states), default=0)
+        if kept < EPOCHS:
+            break
+    return kept
 
 
 def survive(
