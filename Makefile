@@ -86,5 +86,6 @@ requirements: setup  ## pin the newest versions that pyproject.toml allows (need
 		uv pip compile pyproject.toml --extra dev --extra $$extra --constraint requirements.txt \
 			--universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 			--no-emit-find-links --no-header --no-annotate --quiet \
-			| grep -vxFf requirements.txt > requirements-$$extra.txt || exit; \
+			| awk 'NR==FNR {usual[$$0]; next} /==/ {new = !($$0 in usual)} new' requirements.txt - \
+			> requirements-$$extra.txt || exit; \
 	done
