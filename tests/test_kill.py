@@ -151,8 +151,8 @@ def survive(
             continue
         assert finished.isdisjoint(ran(text)), text
         epochs = re.findall(r"^epoch (\d+)/", text.partition("stages.finetune")[2], re.MULTILINE)
-        if epochs:
-            assert int(epochs[0]) == kept + 1, text
+        if epochs:  # A stage that outlived its DVC may have finished more than was counted.
+            assert int(epochs[0]) > kept, text
         wrong = clone.outputs().items() - reference.outputs.items()
         assert {name for name, _ in wrong} == set()
         assert clone.corrupt_cache() == []
