@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,7 +86,7 @@ def other_model(folder: Path) -> None:
         (missing_classes, r"classes\.json is missing; `dvc repro` writes it"),
         (other_classes, r"classes\.json is no list of names; run `dvc repro`"),
         (too_few_classes, r"makes \(None, 3\) of .* of the 2 classes"),
-        (no_model, r"finetuned\.keras is not a model that can be loaded"),
+        (no_model, r"finetuned\.keras is not a model that can be loaded \(it is damaged"),
         (other_model, r"makes \(None, 3\) of \(None, 7\), not probabilities"),
     ],
 )
@@ -98,3 +100,8 @@ def test_what_does_not_fit_is_named(
     change(folder)
     with pytest.raises(UserError, match=message):
         load_classifier(folder)
+
+
+def test_wrong_options_are_told_before_tensorflow_is_loaded() -> None:
+    code = "import sys, stages.predict, stages.serve; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

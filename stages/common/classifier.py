@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from stages.common.command_line import UserError
 from stages.common.files import read_json
 from stages.common.images import CROPS, Crop, Pixels
-from stages.common.keras_quiet import keras
-from stages.common.models import find_model, load_model
+
+if TYPE_CHECKING:
+    from stages.common.keras_quiet import keras
 
 SHOWN = 5
 """How many of the likeliest classes are shown."""
@@ -30,7 +31,7 @@ class Classifier:
     """A model that takes `size` pixels square of a picture cropped as `crop` says."""
 
     path: Path
-    model: keras.Model
+    model: "keras.Model"
     class_names: list[str]
     set_name: str
     crop: Crop
@@ -66,6 +67,9 @@ def load_classifier(path: Path) -> Classifier:
 
     Raises UserError when one of them is missing or does not fit.
     """
+    # Here, as TensorFlow takes seconds to load: wrong options are told before.
+    from stages.common.models import find_model, load_model
+
     file = find_model(path)
     names = _read(file.with_name("classes.json"), "`dvc repro` writes it")
     shown = _read(

@@ -227,6 +227,8 @@ def find_model(path: Path) -> Path:
 def load_model(path: Path) -> keras.Model:
     """Load a model file; it is data, and never runs code. Raises UserError when it cannot."""
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is damaged, or no file of Keras's")
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         if not isinstance(model, keras.Model):
             raise ValueError(f"it is a {type(model).__name__} layer")
