@@ -8,6 +8,7 @@ to serve), says what is kept, and leaves no process and no temporary file.
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +29,11 @@ pytestmark = [
 
 SECONDS = 2.0
 KEPT = "interrupted: finished stages are kept, `dvc repro` goes on from here"
+DVCS = "ERROR: interrupted by the user"
+"""What DVC says where the interrupt finds the stage's work done, so that the stage ends well."""
 PAIR = "demo-demo_backbone"
-# All but `survey` and `evaluate`, which are over before one could interrupt them.
+# All but `survey` and `evaluate`, which are over before one could interrupt them. Each is
+# interrupted when its own code begins or, where it loads TensorFlow first, in the midst of that.
 STAGES = (
     "download@demo",
     "weights@demo_backbone",
@@ -64,7 +68,7 @@ def interrupt(process: "subprocess.Popen[bytes]", log: Path, when: Callable[[str
     while not when(log.read_text()):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
+        time.sleep(0.01)
     limit, started = bound(), time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     process.wait(limit)
@@ -91,12 +95,14 @@ def test_an_interrupted_stage_ends_and_says_what_is_kept(
 ) -> None:
     clone = reference.after.copy(tmp_path / "clone")
     before = clone.outputs()
+    shutil.rmtree(clone.folder / "data/locks")
+    lock = clone.folder / "data/locks" / stage
+    loading = after(0.5, "starting TensorFlow")
     log = tmp_path / "log"
     process = start(clone, log, "--force", "--single-item", stage)
-    # Of a stage that loads TensorFlow, in the midst of that.
-    text = interrupt(process, log, after(0.5, f"> python -m stages.{stage.split('@')[0]}"))
+    text = interrupt(process, log, lambda log: lock.exists() or loading(log))
     assert process.returncode != 0, text
-    assert text.count(KEPT) == 1, text
+    assert text.count(KEPT) + text.count(DVCS) == 1, text
     assert "Traceback" not in text
     assert list(clone.folder.rglob(".partial-*")) == []
     assert clone.outputs().items() <= before.items()
@@ -116,6 +122,7 @@ def test_an_interrupt_in_the_midst_of_the_work(
 ) -> None:
     clone = reference.after.copy(tmp_path / "clone")
     clone.set_parameters({r"^(  epochs:).*": r"\1 1000"})
+    shutil.rmtree(clone.folder / "data/kept")
     log = tmp_path / "log"
     process = start(clone, log, "--force", "--single-item", stage)
     text = interrupt(process, log, lambda log: words in log)
@@ -154,10 +161,21 @@ def test_an_interrupt_in_the_midst_of_l_bfgs(tmp_path: Path) -> None:
     assert re.sub(r"^strength .*\n", "", text) == KEPT + "\n"
 
 
+def test_an_interrupt_when_the_work_is_done(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    code = (
+        "import atexit, time; from stages.common.command_line import run; "
+        "atexit.register(lambda: (print('leaving', flush=True), time.sleep(1))); run(print)"
+    )
+    process = run_python(code, log)
+    interrupt(process, log, lambda log: "leaving" in log)
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("seconds", [0.2, 0.5, 1, 1.5])
 def test_an_interrupt_while_tensorflow_is_loaded(seconds: float, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    code = "import stages.common.command_line; print('now', flush=True); "
+    code = "import stages; print('now', flush=True); "
     process = run_python(code + "import stages.common.keras_quiet; input()", log)
     text = interrupt(process, log, after(seconds, "now"))
     assert process.returncode == -signal.SIGINT

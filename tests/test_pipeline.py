@@ -73,7 +73,7 @@ def test_a_stage_is_a_script_of_its_name_and_says_what_it_does(name: str) -> Non
 
 
 def test_every_script_is_a_stage_or_a_tool() -> None:
-    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")}
+    scripts = {path.stem for path in (ROOT / "stages").glob("[!_]*.py")}
     assert scripts == {name for name in STAGES if not name.startswith(OWN)} - {"fusion"} | TOOLS
 
 

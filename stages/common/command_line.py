@@ -1,8 +1,10 @@
 """What every stage's command line shares: option types, errors of one line, what a run took."""
 
 import argparse
+import atexit
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -10,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import NoReturn
 
+from stages import tell_of_interrupt
 from stages.common.files import write_json
 
 if sys.platform != "win32":
@@ -71,26 +73,9 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     except KeyboardInterrupt:
         tell_of_interrupt()
         sys.exit(130)
+    # Taking down TensorFlow lasts; an interrupt meanwhile would call a finished stage failed.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     sys.exit(0)
-
-
-def tell_of_interrupt() -> None:
-    """Write to stderr that the run was interrupted and, in a stage of DVC, what is kept."""
-    kept = ": finished stages are kept, `dvc repro` goes on from here" if stage_name() else ""
-    print(f"interrupted{kept}", file=sys.stderr)
-
-
-def _show_uncaught(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Show what no one caught: of an interrupt while libraries are loaded, before `run`, a line."""
-    if issubclass(kind, KeyboardInterrupt):
-        tell_of_interrupt()
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-sys.excepthook = _show_uncaught
 
 
 def stage_name() -> str:

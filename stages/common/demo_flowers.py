@@ -18,6 +18,7 @@ import signal
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from multiprocessing import get_context, parent_process
@@ -869,7 +870,9 @@ def images_of(species: Sequence[Species], each: int, seed: int) -> Iterator[byte
     """
     repeated = [one for one in species for _ in range(each)]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _follow_parent) as pool:
-        yield from pool.map(image_of, repeated, repeat(seed), range(len(repeated)), chunksize=16)
+        with _interrupts_held():
+            files = pool.map(image_of, repeated, repeat(seed), range(len(repeated)), chunksize=16)
+        yield from files
 
 
 def demo_images(seed: int = DEMO_SEED) -> Iterator[bytes]:
@@ -877,12 +880,21 @@ def demo_images(seed: int = DEMO_SEED) -> Iterator[bytes]:
     return images_of(SPECIES, IMAGES_OF_A_SPECIES, seed)
 
 
-def _follow_parent() -> None:
-    """Let the parent alone answer an interrupt, and end when it is killed.
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold interrupts back while the block runs, and for good in the processes that it starts.
 
-    A worker would otherwise wait for work for ever.
+    A terminal interrupts them too, and may do so while they still load their libraries.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow_parent() -> None:
+    """End when the parent is killed; a worker would otherwise wait for work for ever."""
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stages.common import command_line  # noqa: F401  Its hook tells of an interrupt from here on.
 from stages.common.progress import say
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
