@@ -32,8 +32,8 @@ class Load(NamedTuple):
     """By their places, the pictures that such requests held, and the last reason."""
 
     def describe(self) -> str:
-        """Rate, median and 99th percentile of the waits, and what was lost, in one line."""
-        median, p99 = 1000 * np.percentile(self.waits or [np.nan], [50, 99])
+        """Rate, median and 99th percentile of the waits, of which there are some, and the lost."""
+        median, p99 = 1000 * np.percentile(self.waits, [50, 99])
         return (
             f"{len(self.waits) / self.seconds:.1f} requests/s, median {median:.0f} ms, "
             f"p99 {p99:.0f} ms, {self.lost} of {len(self.waits) + self.lost} lost"
@@ -83,6 +83,12 @@ def main(arguments: Sequence[str]) -> None:
     if not pictures:
         raise UserError(f"no pictures in {options.pictures[0]}; name files, or a folder of some")
     load = put_under_load(options.address.rstrip("/"), pictures, options.requests, options.threads)
+    if not load.waits:
+        _, reason = load.failures.popitem()
+        raise UserError(
+            f"{options.address} answered none of {load.lost} requests ({reason}); "
+            "give the address that `python -m stages.serve MODEL` prints"
+        )
     print(load.describe())
     if load.lost:
         for place, reason in sorted(load.failures.items()):

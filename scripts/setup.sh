@@ -7,11 +7,14 @@ set -eu
 cd "$(dirname "$0")/.."
 
 install() {
+    # On a terminal the installer shows how far it is.
+    quiet=--quiet
+    if [ -t 2 ]; then quiet=; fi
     if command -v uv >/dev/null 2>&1; then
-        uv pip install --quiet --python .venv/bin/python --require-hashes "$@"
+        uv pip install $quiet --python .venv/bin/python --require-hashes "$@"
     else
         # Compiled when first imported, as uv does, and not all of TensorFlow's 10,000 files now.
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+        .venv/bin/python -m pip install $quiet --disable-pip-version-check --require-hashes \
             --no-compile "$@"
     fi
 }
@@ -44,7 +47,7 @@ if [ -z "$python" ]; then
 fi
 
 # Made anew each time, as an interrupted installation may have left anything behind.
-echo "setting up .venv with $("$python" --version) (once; about 2.5 GB on disk)"
+echo "setting up .venv with $("$python" --version) (once; 2.5 GB on disk, a minute or several)"
 if command -v uv >/dev/null 2>&1; then
     uv venv --quiet --clear --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
 else

@@ -102,7 +102,7 @@ def read_hashes(archive: Path, names: Sequence[str]) -> tuple[Hashes, NDArray[np
     """
     hashes = np.zeros(len(names), np.uint64)
     digests = np.zeros(len(names), "<U64")
-    with progress_bar(total=len(names), unit=" images") as bar:
+    with progress_bar(total=len(names), desc="comparing pictures", unit=" images") as bar:
         for positions, images in decode_all(archive, names, SIDE, "none", BATCH_SIZE):
             for position, image in zip(positions, images, strict=True):
                 hashes[position] = difference_hash(image)

@@ -10,25 +10,31 @@ disagree on pictures.
 """
 
 import os
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.common.classifier import find_model
 from stages.common.command_line import Parser, UserError, one_of, run
 from stages.common.demo_flowers import DEMO_SEED, SPECIES, image_of
-from stages.common.extract import load_pictures
 from stages.common.files import read_json, replacing
 from stages.common.images import Pixels, decode
-from stages.common.keras_quiet import keras, quiet_stderr, tensorflow
-from stages.common.models import find_model, load_model
 from stages.common.progress import progress_bar, say
 from stages.common.samples import find_samples
 from stages.common.splits import read_split
+
+# What loads TensorFlow is imported where it is used: it takes seconds, and wrong options are told
+# before.
+if TYPE_CHECKING:
+    from stages.common.keras_quiet import keras
 
 PICTURES = 200
 MIN_SAME = 0.995
@@ -41,19 +47,23 @@ Predict = Callable[[NDArray[np.float32]], Probabilities]
 """From images (n, size, size, 3), 0 to 255, to probabilities (n, classes)."""
 
 
-def convert_to_saved_model(model: keras.Model, path: Path) -> None:
+def convert_to_saved_model(model: "keras.Model", path: Path) -> None:
     """Write TensorFlow's own format, a folder."""
     model.export(path, format="tf_saved_model", verbose=False)
 
 
 def load_saved_model(path: Path) -> Predict:
     """What the folder gives for images."""
+    from stages.common.keras_quiet import tensorflow
+
     model = tensorflow.saved_model.load(str(path))  # Its function does not keep it alive.
     return lambda images: np.asarray(model.serve(images))
 
 
-def convert_to_tflite(model: keras.Model, path: Path) -> None:
+def convert_to_tflite(model: "keras.Model", path: Path) -> None:
     """Write a float32 file for LiteRT, which was called TensorFlow Lite."""
+    from stages.common.keras_quiet import tensorflow
+
     with TemporaryDirectory() as folder:
         convert_to_saved_model(model, Path(folder))
         converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
@@ -62,6 +72,8 @@ def convert_to_tflite(model: keras.Model, path: Path) -> None:
 
 def load_tflite(path: Path) -> Predict:
     """What the file gives for images, on all cores."""
+    from stages.common.keras_quiet import tensorflow
+
     interpreter = tensorflow.lite.Interpreter(str(path), num_threads=os.cpu_count())
     given = interpreter.get_input_details()[0]["index"]
     wanted = interpreter.get_output_details()[0]["index"]
@@ -80,16 +92,8 @@ def load_tflite(path: Path) -> Predict:
     return predict
 
 
-def convert_to_onnx(model: keras.Model, path: Path) -> None:
-    """Write an ONNX file; raises UserError where its packages are not installed."""
-    try:
-        import onnxruntime  # noqa: F401
-        import tf2onnx  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"--format onnx needs {error.name}, which is not installed; get it by `make onnx`, "
-            "or by `pip install '.[onnx]'` without the pins"
-        ) from error
+def convert_to_onnx(model: "keras.Model", path: Path) -> None:
+    """Write an ONNX file."""
     model.export(path, format="onnx", verbose=False)
 
 
@@ -108,14 +112,16 @@ class Format:
 
     ending: str
     """Of the name, after that of the model."""
-    convert: Callable[[keras.Model, Path], None]
+    convert: Callable[["keras.Model", Path], None]
     load: Callable[[Path], Predict]
+    packages: tuple[str, ...] = ()
+    """What it needs beside TensorFlow; the extra of pyproject.toml has the format's name."""
 
 
 FORMATS = {
     "tflite": Format(".tflite", convert_to_tflite, load_tflite),
     "saved_model": Format("_saved_model", convert_to_saved_model, load_saved_model),
-    "onnx": Format(".onnx", convert_to_onnx, load_onnx),
+    "onnx": Format(".onnx", convert_to_onnx, load_onnx, ("onnxruntime", "tf2onnx")),
 }
 
 
@@ -125,6 +131,8 @@ def pictures_for(model: Path, size: int) -> tuple[Pixels, str]:
     The first of the part that the set's split reports, where archive and split are there; else
     drawn flowers.
     """
+    from stages.common.extract import load_pictures
+
     files = find_samples(model, model.absolute().parents[1].name)
     if files:
         archive, split = files
@@ -187,6 +195,9 @@ def choose_output(asked: Path | None, model: Path, name: str) -> Path:
 
 def export(source: Path, output: Path, name: str) -> None:
     """Convert the model file `source`, compare the two on pictures, and put it under `output`."""
+    from stages.common.keras_quiet import quiet_stderr
+    from stages.common.models import load_model
+
     say(f"loading {source}")
     model, kind = load_model(source), FORMATS[name]
     images, description = pictures_for(source, model.input_shape[1])
@@ -202,8 +213,6 @@ def export(source: Path, output: Path, name: str) -> None:
                 kind.convert(model, temporary)
                 predict = kind.load(temporary)
                 predict(first)
-        except UserError:
-            raise
         except Exception as error:  # Converters raise whatever they stumble on.
             raise UserError(
                 f"{source} cannot be converted to {name} ({str(error).splitlines()[0][:150]}); "
@@ -226,15 +235,33 @@ def export(source: Path, output: Path, name: str) -> None:
     print(f"wrote {output} and {labels.name}")
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse the options and export."""
+def require_packages(name: str) -> None:
+    """Raise UserError where what a format needs is not installed."""
+    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"--format {name} needs {' and '.join(missing)}, not installed here; get it by "
+            f"`make {name}`, or by `pip install '.[{name}]'` without the pins"
+        )
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The options; raises UserError where they cannot be followed."""
     parser = Parser(__doc__, "(see `python -m stages.export --help`)")
     parser.add_argument("model", type=Path, help="a .keras file, or a folder models/SET/BACKBONE")
     parser.add_argument("--format", type=one_of([*FORMATS], "format"), required=True)
     parser.add_argument("--output", type=Path, help="default: beside the model")
     options = parser.parse_args(arguments)
-    source = find_model(options.model)
-    export(source, choose_output(options.output, source, options.format), options.format)
+    require_packages(options.format)
+    options.model = find_model(options.model)
+    options.output = choose_output(options.output, options.model, options.format)
+    return options
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options and export."""
+    options = parse(arguments)
+    export(options.model, options.output, options.format)
 
 
 if __name__ == "__main__":

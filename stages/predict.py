@@ -4,8 +4,8 @@
 
 Takes pictures in JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF; folders are searched to the bottom,
 hidden files left out. Prints the five likeliest classes of each with their probabilities. A file
-that cannot be read is named on stderr, and in its place in CSV and JSON, with the reason; the rest
-goes on, and the exit status is then 1.
+that cannot be read is named on stderr, and in its place in CSV, JSON and HTML, with the reason; the
+rest goes on, and the exit status is then 1.
 """
 
 import base64
@@ -51,8 +51,9 @@ class Unreadable(NamedTuple):
     error: str
 
 
-Show = Callable[[Iterator[Prediction | Unreadable]], Iterator[Prediction]]
-"""Prints what was found as it comes, and hands the predictions on."""
+Found = Iterator[Prediction | Unreadable]
+Show = Callable[[Found], Found]
+"""Prints what was found as it comes, and hands it on."""
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -73,7 +74,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
 
 def predict_all(
     classifier: Classifier, paths: Sequence[Path], failed: Callable[[Unreadable], None]
-) -> Iterator[Prediction | Unreadable]:
+) -> Found:
     """What the files show, in their order; memory does not grow with their number.
 
     As soon as a file turns out not to be readable, `failed` is called.
@@ -87,7 +88,7 @@ def predict_all(
     rest = iter(paths)
     # Where the table is read as it comes, it is the sign of life.
     quiet = sys.stdout.isatty() or len(paths) <= BATCH_SIZE
-    with progress_bar(total=len(paths), unit=" pictures", disable=quiet) as bar:
+    with progress_bar(total=len(paths), desc="predicting", unit=" pictures", disable=quiet) as bar:
         for batch, images in read_pictures(
             paths, classifier.size, classifier.crop, BATCH_SIZE, note
         ):
@@ -105,15 +106,14 @@ def table(paths: Sequence[Path], class_names: Sequence[str]) -> Show:
     wide = max(len(printable(path)) for path in [*paths, Path("picture")])
     name_wide = max(len(name) for name in [*class_names, "class"])
 
-    def show(found: Iterator[Prediction | Unreadable]) -> Iterator[Prediction]:
+    def show(found: Found) -> Found:
         print(f"{'picture':{wide}}  {'class':{name_wide}}  probability")
         for each in found:
-            if isinstance(each, Unreadable):  # Which stderr has told.
-                continue
-            name = printable(each.path)
-            for likely in each.likeliest:
-                print(f"{name:{wide}}  {likely.name:{name_wide}}  {likely.probability:11.4f}")
-                name = ""
+            if isinstance(each, Prediction):  # Of what is not, stderr has told.
+                name = printable(each.path)
+                for likely in each.likeliest:
+                    print(f"{name:{wide}}  {likely.name:{name_wide}}  {likely.probability:11.4f}")
+                    name = ""
             yield each
 
     return show
@@ -123,21 +123,22 @@ def comma_separated(classes: int) -> Show:
     """Shows a row for each picture: its path, classes and probabilities in turn, and any error."""
     columns = [f"{of}_{rank + 1}" for rank in range(classes) for of in ("class", "probability")]
 
-    def show(found: Iterator[Prediction | Unreadable]) -> Iterator[Prediction]:
+    def show(found: Found) -> Found:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["picture", *columns, "error"])
         for each in found:
             if isinstance(each, Unreadable):
-                writer.writerow([printable(each.path), *("" for _ in columns), each.error])
-                continue
-            cells = [(likely.name, f"{likely.probability:.6f}") for likely in each.likeliest]
-            writer.writerow([printable(each.path), *(cell for pair in cells for cell in pair), ""])
+                cells, error = [""] * len(columns), each.error
+            else:
+                pairs = [(likely.name, f"{likely.probability:.6f}") for likely in each.likeliest]
+                cells, error = [cell for pair in pairs for cell in pair], ""
+            writer.writerow([printable(each.path), *cells, error])
             yield each
 
     return show
 
 
-def show_json(found: Iterator[Prediction | Unreadable]) -> Iterator[Prediction]:
+def show_json(found: Found) -> Found:
     """Show a list of objects, one a line: the picture, and the predictions for it or the error."""
     before = "[\n"
     for each in found:
@@ -151,8 +152,7 @@ def show_json(found: Iterator[Prediction | Unreadable]) -> Iterator[Prediction]:
             ]
         print(before + json.dumps(shown), end="")
         before = ",\n"
-        if isinstance(each, Prediction):
-            yield each
+        yield each
     print("\n]" if before == ",\n" else "[]")
 
 
@@ -165,7 +165,7 @@ def thumbnail(image: Pixels) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def write_page(path: Path, predictions: Iterator[Prediction], classifier: Classifier) -> None:
+def write_page(path: Path, found: Found, classifier: Classifier) -> None:
     """Write a page of pictures with their predictions that needs no other file."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True
@@ -173,7 +173,7 @@ def write_page(path: Path, predictions: Iterator[Prediction], classifier: Classi
     environment.filters |= {"thumbnail": thumbnail, "printable": printable}
     page = environment.get_template("predict_page.html.j2")
     # Written as the predictions come, so that memory does not grow with their number.
-    stream = page.stream(classifier=classifier, predictions=predictions, side=THUMBNAIL_SIDE)
+    stream = page.stream(classifier=classifier, found=found, side=THUMBNAIL_SIDE)
     with replacing(path) as temporary:
         stream.dump(str(temporary), encoding="utf-8")
 
@@ -198,10 +198,11 @@ def predict(options: Namespace) -> None:
         show = comma_separated(min(SHOWN, len(classifier.class_names)))
     elif options.json:
         show = show_json
-    predictions = show(predict_all(classifier, paths, failed))
+    found = show(predict_all(classifier, paths, failed))
     if options.html:
-        write_page(options.html, predictions, classifier)
-    deque(predictions, maxlen=0)
+        write_page(options.html, found, classifier)
+        print(f"wrote {options.html}", file=sys.stderr)
+    deque(found, maxlen=0)
     if broken:
         raise UserError(f"{len(broken)} of {len(paths)} files could not be read; see above")
 

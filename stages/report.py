@@ -238,9 +238,9 @@ def read_run(metrics: Path, set_name: str, backbone: str) -> RunView:
         }
         reservations = find_reservations(summary)
         files = dict(sorted(summary["images"]["files"].items()))
-        images = {
-            key: summary["images"][key] for key in ("source", "missing") if summary["images"][key]
-        }
+        images = {"source": summary["images"]["source"]}
+        if summary["images"]["missing"]:
+            images["files that it lacks"] = summary["images"]["missing"]
         provenance = flatten(
             {"images": images, "weights": summary["weights"], "features": summary["features"]}
         )

@@ -50,7 +50,9 @@ def measure(archive: Path, names: Sequence[str]) -> tuple[dict[int, Size], dict[
     """
     sizes, broken = {}, {}
     members = read_members(archive, names)
-    for position, data in progress_bar(members, total=len(names), unit=" images"):
+    for position, data in progress_bar(
+        members, desc="measuring pictures", total=len(names), unit=" images"
+    ):
         try:
             sizes[position] = picture_size(data)
         except ValueError as error:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.common.classifier import Likely, likeliest, load_classifier
+from stages.common.classifier import Likely, find_model, likeliest, load_classifier
 from stages.common.command_line import UserError
 from stages.common.images import decode, read_members
 from stages.common.keras_quiet import keras
@@ -105,3 +106,19 @@ def test_what_does_not_fit_is_named(
 def test_wrong_options_are_told_before_tensorflow_is_loaded() -> None:
     code = "import sys, stages.predict, stages.serve; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_folder_means_its_fine_tuned_model_before_its_head(tmp_path: Path) -> None:
+    head, finetuned = tmp_path / "head.keras", tmp_path / "finetuned.keras"
+    head.touch()
+    assert find_model(tmp_path) == head
+    finetuned.touch()
+    assert find_model(tmp_path) == finetuned
+    assert find_model(head) == head
+
+
+def test_where_there_is_no_model_the_error_names_the_path(tmp_path: Path) -> None:
+    (tmp_path / "classes.json").touch()
+    for path in (tmp_path, tmp_path / "classes.json", tmp_path / "none.keras"):
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))} is no .keras file"):
+            find_model(path)

@@ -51,6 +51,7 @@ def test_the_card_says_where_everything_came_from_and_how_to_load_it() -> None:
     text = card()
     for words in (
         "the published files",
+        "`val` of the protocol `ordered`: the first 65 images of each class are train",
         "80 images of train, 20 images of val.",
         "`17flowers.tgz`: SHA-256 `ab12`",
         "squares of 256 px",
@@ -99,3 +100,9 @@ def test_drawn_pictures_have_no_owners_but_the_project() -> None:
 )
 def test_terms_are_those_that_are_known(backbone: str, source: str, words: str) -> None:
     assert words in weight_terms(backbone, source)
+
+
+def test_figures_of_stand_ins_are_called_that() -> None:
+    assert "stand-ins (" not in card()
+    assert "stand-ins (" in card(weights={"source": "mirror"})
+    assert "stand-ins (" in card(images={"source": "mirror", "files": {}})

@@ -22,7 +22,6 @@ from stages.common.models import (
     apply_to_views,
     build_classifier,
     build_head,
-    find_model,
     flat_weights,
     load_model,
     save_model,
@@ -370,19 +369,3 @@ def test_a_model_that_would_run_code_is_refused(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((2,)), ran]).save(path)
     with pytest.raises(UserError, match=r"head\.keras is not a model"):
         load_model(path)
-
-
-def test_a_folder_means_its_fine_tuned_model_before_its_head(tmp_path: Path) -> None:
-    head, finetuned = tmp_path / "head.keras", tmp_path / "finetuned.keras"
-    head.touch()
-    assert find_model(tmp_path) == head
-    finetuned.touch()
-    assert find_model(tmp_path) == finetuned
-    assert find_model(head) == head
-
-
-def test_where_there_is_no_model_the_error_names_the_path(tmp_path: Path) -> None:
-    (tmp_path / "classes.json").touch()
-    for path in (tmp_path, tmp_path / "classes.json", tmp_path / "none.keras"):
-        with pytest.raises(UserError, match=f"^{re.escape(str(path))} is no .keras file"):
-            find_model(path)

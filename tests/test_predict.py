@@ -172,7 +172,11 @@ def test_the_page_holds_every_picture_and_escapes_their_names(
     assert "blue&#39;s" in text
     assert "<b>" not in text
     assert "http" not in text
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 11
+    assert text.count("cannot be read: ") == 2
+    assert "broken.jpg" in text
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1 + 11
+    assert f"wrote {page}" in printed.err
     assert list(tmp_path.glob(".partial-*")) == []
 
 

@@ -256,6 +256,18 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
+def test_files_that_the_source_lacks_are_named(folder: Path) -> None:
+    text = write_page(folder)
+    assert "it lacks" not in text
+    path = folder / "metrics/summary/demo-mobilenet.json"
+    given = summary(images="mirror")
+    given["images"]["missing"] = ["datasplits.mat"]
+    path.write_text(json.dumps(given), "utf-8")
+    text = write_page(folder)
+    assert "images.files that it lacks" in text
+    assert "datasplits.mat" in text
+
+
 def test_the_page_shows_results_parameters_and_provenance(folder: Path) -> None:
     text = " ".join(Elements(write_page(folder)).text.split())
     wilson, bootstrap = "0.118\N{EN DASH}0.769", "0.333\N{EN DASH}0.667"
@@ -984,6 +996,8 @@ def test_a_confusion_matrix_is_ordered_and_searched(browser: Chrome, folder: Pat
     shown = values(browser, ".pairs tbody tr", "e.textContent")
     assert 0 < len(shown) < 100
     assert all("class 99" in text for text in shown)
+    (count,) = values(browser, ".confusion.findable [data-shown]", "e.textContent")
+    assert count.startswith(f"{len(shown)} of ")
     clear = values(browser, ".confusion.findable [data-row]:not(.faint)", "e.dataset.names")
     assert clear
     assert all("class 99" in text for text in clear)

@@ -277,7 +277,6 @@ def test_a_load_is_described_by_hand() -> None:
 def test_what_is_not_answered_is_lost(free_port: int) -> None:
     load = put_under_load(f"http://127.0.0.1:{free_port}", [b"x"], 3, 2)
     assert (load.waits, load.lost) == ([], 3)
-    assert load.describe().endswith("3 of 3 lost")
     assert [*load.failures] == [0]
     assert "refused" in load.failures[0]
 
@@ -294,6 +293,13 @@ def test_a_load_names_what_is_refused(
     assert "3 of 6 lost" in shown.out
     (line,) = shown.err.splitlines()
     assert line.startswith(f"{tmp_path / 'no.png'}: 415 ")
+
+
+def test_a_load_on_a_server_that_is_not_there_is_one_line(free_port: int, tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(picture(0, np.random.default_rng(0)))
+    address = f"http://127.0.0.1:{free_port}"
+    with pytest.raises(UserError, match=rf"^{address} answered none of 3 .*refused.*\); give"):
+        load_test.main([address, str(tmp_path), "--requests", "3"])
 
 
 @pytest.fixture

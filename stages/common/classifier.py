@@ -62,13 +62,29 @@ def likeliest(
     ]
 
 
+def find_model(path: Path) -> Path:
+    """The model file that a path means: itself, or of a folder the fine-tuned one before the head.
+
+    Raises UserError when there is none.
+    """
+    if path.suffix == ".keras" and path.is_file():
+        return path
+    for name in ("finetuned.keras", "head.keras"):
+        if (path / name).is_file():
+            return path / name
+    raise UserError(
+        f"{path} is no .keras file and no folder with one; give models/SET/BACKBONE, which "
+        "`dvc repro` makes"
+    )
+
+
 def load_classifier(path: Path) -> Classifier:
     """Load the model that a path means, with classes.json and input.json beside it.
 
     Raises UserError when one of them is missing or does not fit.
     """
     # Here, as TensorFlow takes seconds to load: wrong options are told before.
-    from stages.common.models import find_model, load_model
+    from stages.common.models import load_model
 
     file = find_model(path)
     names = _read(file.with_name("classes.json"), "`dvc repro` writes it")

@@ -152,7 +152,7 @@ def extract(
     """
     lacking = rows[~kept.done[rows].all(axis=1)]
     print(f"{len(rows) - len(lacking)} images are known, {len(lacking)} are new", flush=True)
-    with progress_bar(total=len(lacking), unit=" images") as bar:
+    with progress_bar(total=len(lacking), desc="running the network", unit=" images") as bar:
         for positions, images in read(lacking) if len(lacking) else ():
             for column, view in enumerate(kept.views):
                 if kept.done[positions, column].all():

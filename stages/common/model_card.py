@@ -12,6 +12,15 @@ SOURCES = {
     "generated": "drawn by this project",
     "own": "a folder of its maker's, listed with a digest of each picture",
 }
+PROTOCOLS = {
+    "stratified": "a share of each class, drawn at random, is val; the rest is train",
+    "official": "the parts that whoever made the set gave it",
+    "ordered": "the first 65 images of each class are train, its last 15 are val",
+}
+STAND_INS = (
+    "Images or weights are a local mirror's stand-ins (its own README says how they differ), so "
+    "these figures are not those of the published ones."
+)
 PICTURE_TERMS = {
     "generated": "Drawn by this project: nobody else's rights.",
     "own": "Those under which whoever made the set has them.",
@@ -106,8 +115,10 @@ def write_card(
         + (", then fine-tuned with the network's upper layers." if last == "finetuned" else "."),
         "## Results",
         f"On {scores['images']} images of the part `{summary['part']}` of the protocol "
-        f"`{summary['protocol']}`; in brackets the 95 % interval"
-        + (f"; means of {repeats} repeats, images of the first." if repeats > 1 else "."),
+        f"`{summary['protocol']}`: {PROTOCOLS[summary['protocol']]}. In brackets the 95 % interval"
+        + (f"; means of {repeats} repeats, images of the first." if repeats > 1 else ".")
+        + " Seed, refit and all else that decides: `params.yaml` of the same commit.",
+        *([STAND_INS] if "mirror" in (source, summary["weights"]["source"]) else []),
         "\n".join(results_table(metrics)),
         f"Guessing would be right in {1 / len(classes):.1%}. "
         + (

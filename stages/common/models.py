@@ -208,22 +208,6 @@ def _number_shared_objects(value: Any, numbers: dict[int, int]) -> Any:
     return value
 
 
-def find_model(path: Path) -> Path:
-    """The model file that a path means: itself, or of a folder the fine-tuned one before the head.
-
-    Raises UserError when there is none.
-    """
-    if path.suffix == ".keras" and path.is_file():
-        return path
-    for name in ("finetuned.keras", "head.keras"):
-        if (path / name).is_file():
-            return path / name
-    raise UserError(
-        f"{path} is no .keras file and no folder with one; give models/SET/BACKBONE, which "
-        "`dvc repro` makes"
-    )
-
-
 def load_model(path: Path) -> keras.Model:
     """Load a model file; it is data, and never runs code. Raises UserError when it cannot."""
     try:

@@ -59,6 +59,11 @@ function findIn(area, text) {
   for (const row of area.querySelectorAll("tbody tr")) {
     row.hidden = ![...row.querySelectorAll("[data-class]")].some((each) => has(each.textContent));
   }
+  for (const each of area.querySelectorAll("[data-shown]")) {
+    const count = each.closest("table").querySelectorAll("tbody tr:not([hidden])").length;
+    const all = each.dataset.shown;
+    each.textContent = String(count) === all ? all : `${count} of ${all}`;
+  }
   for (const each of area.querySelectorAll(".matrix [data-names]")) {
     each.classList.toggle("faint", !each.dataset.names.split("\n").some(has));
   }
