@@ -4,6 +4,9 @@
 	bench bench-short requirements
 .DEFAULT_GOAL := help
 
+# Images of containers often set it; each stage and each test's process would compile TensorFlow anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 

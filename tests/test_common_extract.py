@@ -16,6 +16,7 @@ from stages.common.extract import (
     add_image_options,
     extract,
     image_side,
+    images_at_once,
     in_full_batches,
     load_backbone,
 )
@@ -288,6 +289,20 @@ def test_weights_that_do_not_fit_are_named(tiny_weights: Path) -> None:
     tiny_weights.write_bytes(b"rubbish")
     with pytest.raises(UserError, match=r"tiny\.weights\.h5 does not fit tiny"):
         load_backbone("tiny", 8, tiny_weights, "float32")
+
+
+def test_a_network_of_large_layers_sees_fewer_images_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, keras.layers.Conv2D(16, 1)(image))
+    bytes_of_an_image = 4 * 8 * 8 * 16
+    images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
+    whole = in_full_batches(network)(images)
+    for limit, count in ((32, 32), (31, 16), (4, 4), (3, 2), (0, 1)):
+        monkeypatch.setattr("stages.common.extract.MAX_OUTPUT", limit * bytes_of_an_image)
+        assert images_at_once(network) == count
+        np.testing.assert_allclose(in_full_batches(network)(images), whole, rtol=1e-5, atol=1e-5)
 
 
 def test_one_graph_serves_batches_of_every_size_with_the_same_bytes() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stages.common import finetuning
+from stages.common import command_line, finetuning
 from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
@@ -115,6 +115,21 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert output.count("epoch 2/2: ") == 1
     assert (stages.folder / MODEL / "finetuned.keras").read_bytes() == undisturbed
     assert (stages.folder / HISTORY).read_bytes() == history
+    assert not [*(stages.folder / "data/checkpoints").rglob("repeat_*")]
+
+
+def test_what_ended_after_its_dvc_is_not_trained_again(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as context:
+        context.setattr(command_line, "PARENT", -1)
+        stages.run_finetune()
+    first = (stages.folder / MODEL / "finetuned.keras").read_bytes()
+    (stages.folder / MODEL / "finetuned.keras").unlink()
+    assert "epoch 2/2" in capsys.readouterr().out
+    stages.run_finetune()
+    assert "epoch" not in capsys.readouterr().out
+    assert (stages.folder / MODEL / "finetuned.keras").read_bytes() == first
     assert not [*(stages.folder / "data/checkpoints").rglob("repeat_*")]
 
 

@@ -130,13 +130,15 @@ def survive(
     reference: Reference, folder: Path, rng: random.Random, kills: int, tally: Tally
 ) -> None:
     """Kill one run at most `kills` times, until it gets through, and check it after each."""
-    clone, log = reference.before.copy(folder), folder.with_suffix(".log")
+    clone = reference.before.copy(folder)
     finished: set[str] = set()
     sessions: list[int] = []
     while True:
         # A stage that outlives its DVC may finish more epochs than are counted here.
         outlives = any(members(session) for session in sessions)
         kept = checkpoints(clone)
+        # One for each run, as a stage that outlives its DVC goes on writing to its own.
+        log = folder.with_suffix(f".{len(sessions)}.log")
         process = start(clone, log)
         sessions.append(process.pid)
         last = kills == 0

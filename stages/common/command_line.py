@@ -84,6 +84,14 @@ def stage_name() -> str:
     return os.environ.get("DVC_STAGE", "").rpartition(":")[2]
 
 
+PARENT = os.getppid()
+
+
+def outlives_dvc() -> bool:
+    """Whether what started this process, which is DVC for a stage of it, has ended before it."""
+    return os.getppid() != PARENT
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """Run the block when no other process runs this stage of DVC, and hold the stage meanwhile.

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from stages.common.command_line import Parser, UserError, number, one_of
 from stages.common.files import sha256
 from stages.common.images import CROPS, VIEWS, Crop, Pixels, decode_all, decode_rows, see
 from stages.common.kept import Kept
-from stages.common.keras_quiet import convert_variables_to_constants_v2, keras, tensorflow
+from stages.common.keras_quiet import keras, tensorflow
 from stages.common.options import add_run_options
 from stages.common.precision import (
     PRECISIONS,
@@ -30,6 +31,9 @@ from stages.common.sets import ImageSet, picture_keys
 MIN_SIDE, MAX_SIDE = 32, 1024
 BATCH_SIZE = 32
 """Images a step; larger ones were no faster on CPUs, and take more memory."""
+MAX_OUTPUT = 160 * 2**20
+"""Bytes, in float32, that a layer may give for the images that a network sees at once. The first
+layers of a VGG would need four times as much for a whole batch, most networks less."""
 
 
 def add_image_options(parser: Parser) -> None:
@@ -94,25 +98,59 @@ def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tupl
     return backbone, precision
 
 
-def in_full_batches(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
-    """What the network gives for images (n, size, size, 3), n at most BATCH_SIZE.
-
-    It always sees BATCH_SIZE images, some of them black if need be. So one graph serves all, where
-    Keras would build a second one for the last batch; and an image's values do not depend on how
-    many others come with it: kernels for other numbers of rows add in another order. The weights
-    become constants of the graph, by which TensorFlow multiplies batch norm into the convolutions
-    before it: values differ in the last digits, and come sooner.
-    """
-    images = tensorflow.TensorSpec((BATCH_SIZE, *network.input_shape[1:]), "uint8")
-    forward = tensorflow.function(
-        lambda images: network(images, training=False), input_signature=[images]
+def images_at_once(network: keras.Model) -> int:
+    """BATCH_SIZE, or so often half of it that no layer gives more than MAX_OUTPUT bytes."""
+    values = max(
+        int(np.prod(output.shape[1:]))
+        for layer in network.layers
+        for output in keras.tree.flatten(layer.output)
     )
-    frozen = convert_variables_to_constants_v2(forward.get_concrete_function())
+    count = BATCH_SIZE
+    while count > 1 and 4 * count * values > MAX_OUTPUT:
+        count //= 2
+    return count
+
+
+def with_constant_weights(network: keras.Model) -> Callable[[Any], Any]:
+    """`network` with its weights as constants, for use in a graph.
+
+    TensorFlow then multiplies batch norm into the convolutions before it: values differ in the last
+    digits, and come sooner.
+    """
+    groups = [
+        [variable.numpy() for variable in variables]
+        for variables in (network.trainable_variables, network.non_trainable_variables)
+    ]
+
+    def forward(images: Any) -> Any:
+        weights = ([tensorflow.constant(values) for values in group] for group in groups)
+        return network.stateless_call(*weights, images, training=False)[0]
+
+    return forward
+
+
+def in_full_batches(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
+    """What the network gives for images (n, size, size, 3).
+
+    It always sees the same number of images, some of them black if need be. So one graph serves
+    all, where Keras would build a second one for the last batch; and an image's values do not
+    depend on how many others come with it: kernels for other numbers of rows add in another order.
+    """
+    has_batch_norm = any(isinstance(x, keras.layers.BatchNormalization) for x in network.layers)
+    # Constants take memory, and gain nothing else.
+    forward = with_constant_weights(network) if has_batch_norm else partial(network, training=False)
+    count = images_at_once(network)
+    images = tensorflow.TensorSpec((count, *network.input_shape[1:]), "uint8")
+    graph = tensorflow.function(forward, input_signature=[images])
 
     def see_all(images: Pixels) -> NDArray[Any]:
-        batch = np.zeros((BATCH_SIZE, *images.shape[1:]), np.uint8)
-        batch[: len(images)] = images
-        return np.asarray(frozen(tensorflow.constant(batch))[0])[: len(images)]
+        values = []
+        for start in range(0, len(images), count):
+            part = images[start : start + count]
+            batch = np.zeros((count, *images.shape[1:]), np.uint8)
+            batch[: len(part)] = part
+            values.append(graph(tensorflow.constant(batch)).numpy()[: len(part)])
+        return np.concatenate(values)
 
     return see_all
 

@@ -17,7 +17,7 @@ from stages.common.augmentation import RandomCrop, crop_side
 from stages.common.backbones import build, cut_for, freeze
 from stages.common.batches import Values
 from stages.common.calibration import choose_temperature
-from stages.common.command_line import Parser, number, one_of
+from stages.common.command_line import Parser, number, one_of, outlives_dvc
 from stages.common.files import read_json, sha256
 from stages.common.keras_quiet import keras
 from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
@@ -188,4 +188,7 @@ def fine_tune(arguments: Sequence[str]) -> None:
             save_model(classifier, models / "finetuned.keras")
             write_history(history_file, history, options.slices)
     write_array(models / "finetuned_probabilities.npy", np.stack(probabilities))
-    shutil.rmtree(folder)
+    # The next DVC knows nothing of what one that has gone has started: it runs the stage again,
+    # which then has only to write its outputs.
+    if not outlives_dvc():
+        shutil.rmtree(folder)

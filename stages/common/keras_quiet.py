@@ -40,11 +40,8 @@ with quiet_stderr():
     import keras
     import tensorflow
 
-    # TensorFlow's guides name it by this path; it has no other.
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
 tensorflow.get_logger().setLevel("ERROR")
 # MobileNets have weights of several sizes and say so; those of their own size are wanted.
 warnings.filterwarnings("ignore", "`input_shape` is undefined or non-square", UserWarning)
 
-__all__ = ["convert_variables_to_constants_v2", "keras", "quiet_stderr", "tensorflow"]
+__all__ = ["keras", "quiet_stderr", "tensorflow"]
