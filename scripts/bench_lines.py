@@ -78,6 +78,12 @@ def network_lines() -> list[Line]:
                 f"one {name}",
                 Goal(high=1.9),
             ),
+            Line(
+                f"two views over one, {name}, whole process",
+                "times",
+                f"whole two {name}",
+                f"whole one {name}",
+            ),
             Line(f"features {name}, {size} px, once started", *speed),
             Line(f"features {name}, whole process", "images/s", f"features whole {name}"),
         ]
@@ -142,7 +148,7 @@ def shares(measured: Mapping[str, float], backbones: Sequence[str]) -> list[list
     """A table of seconds by part and their share of the process; empty where none were measured."""
     rows = [["", *PARTS, "whole"]]
     for name in backbones:
-        whole = measured.get(f"whole {name}")
+        whole = measured.get(f"whole one {name}")
         if whole:
             seconds = [measured[f"part {part} {name}"] for part in PARTS]
             rows.append([name, *map(digits, seconds), digits(whole)])

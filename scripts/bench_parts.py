@@ -240,9 +240,9 @@ class Features:
             )  # fmt: skip
             parts = done.result()
             measured[f"{count} {name}"] = parts["rest"] / parts["rest_images"]
+            measured[f"whole {count} {name}"] = done.seconds
             if count == "one":
                 measured |= {f"part {part} {name}": seconds for part, seconds in parts.items()}
-                measured[f"whole {name}"] = done.seconds
                 measured[f"part start-up {name}"] = done.seconds - parts["loop"]
                 measured[f"features {name}"] = parts["rest_images"] / parts["rest"]
                 measured[f"features whole {name}"] = self.bench.plan.features_images / done.seconds

@@ -153,7 +153,7 @@ def test_the_issue_s_goals_are_among_the_lines() -> None:
 def test_shares_are_of_the_whole_process() -> None:
     seconds = {"start-up": 4, "read": 1, "decode": 2, "resize": 1, "wait": 1, "forward": 4}
     measured = {f"part {part} vgg19": value for part, value in (seconds | {"write": 1}).items()}
-    _, row, percent, _ = shares(measured | {"whole vgg19": 10.0}, ["vgg19", "mobilenet"])
+    _, row, percent, _ = shares(measured | {"whole one vgg19": 10.0}, ["vgg19", "mobilenet"])
     assert row[0] == "vgg19"
     assert percent[1:-1] == ["40%", "10%", "20%", "10%", "10%", "40%", "10%"]
     assert shares({}, ["vgg19"]) == []
