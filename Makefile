@@ -37,7 +37,7 @@ test: setup  ## run the fast tests
 	@.venv/bin/python -m pytest $(IN_PARALLEL)
 
 slow: setup  ## run the slow tests: real `dvc` in clones, and the mirror where there is one
-	@.venv/bin/python -m pytest -m slow $(IN_PARALLEL)
+	@.venv/bin/python -m pytest -m "slow and not soak" $(IN_PARALLEL) --no-loadscope-reorder
 
 coverage: setup  ## run the fast tests and list the lines of stages/ that none reaches
 	@.venv/bin/coverage erase

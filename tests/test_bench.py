@@ -323,7 +323,7 @@ def test_the_plain_article_follows_the_recipe(tmp_path: Path) -> None:
     assert labels.tolist() == [0, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWERS_MIRROR", str(tmp_path))  # Empty: pictures are generated.
     output = tmp_path / "result.json"

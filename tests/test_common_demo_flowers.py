@@ -157,7 +157,7 @@ def test_files_have_no_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert contents[0] == contents[1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_whole_set_is_drawn_the_same_twice(tmp_path: Path) -> None:
     contents = []
     for name in ("one", "two"):

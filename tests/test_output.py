@@ -46,7 +46,11 @@ SAID = [
     r"tiny-demo_backbone: \d+ pictures",
     r"temperature .*",
 ]
-BAR = r"((training|predicting|reading pictures|strength \S+): +)? *\d+%\|.{10}\| .*\[.*\]"
+BARS = (
+    "measuring pictures", "comparing pictures", "reading pictures", "running the network",
+    "training", "predicting", r"strength \S+",
+)  # fmt: skip
+BAR = rf"(({'|'.join(BARS)}): +)? *\d+%\|.{{10}}\| .*\[.*\]"
 
 
 @pytest.mark.slow

@@ -128,6 +128,7 @@ def test_the_metrics_file_names_its_weights_and_images(clone: Clone) -> None:
     assert "random weights" in page.lower()
 
 
+@pytest.mark.soak
 def test_force_gives_the_same_lock_file(clone: Clone) -> None:
     before = clone.lock()
     assert len(clone.ran("dvc", "repro", "--force")) == 13
@@ -191,6 +192,7 @@ def test_leaving_out_what_cannot_be_read_looks_again_and_extracts_nothing(clone:
     clone("dvc", "checkout")
 
 
+@pytest.mark.soak
 def test_a_new_backbone_runs_for_itself_alone(clone: Clone) -> None:
     both = "backbones=[demo_backbone,mobilenet_v2_035]"
     stages = clone.ran_in_full("dvc", "exp", "run", "-S", both)
@@ -254,6 +256,7 @@ def test_a_misspelt_parameter_is_refused(clone: Clone) -> None:
     clone("git", "checkout", "--", ".")
 
 
+@pytest.mark.soak
 def test_a_queue_of_experiments(clone: Clone) -> None:
     clone("dvc", "exp", "run", "-S", "dropout=0.1,0.5", "--queue")
     clone("dvc", "queue", "start")
