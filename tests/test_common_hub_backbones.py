@@ -238,11 +238,11 @@ class HubStages(Stages):
         return keras.saving.load_model(self.file(f"models/tiny/{{}}/{name}.keras"))
 
 
-# All three take a minute; the slow tests run them all.
+# All three take a minute; `make soak` runs the others.
 KINDS = [
     "DINOV2Backbone",
-    pytest.param("ViTBackbone", marks=pytest.mark.slow),
-    pytest.param("CLIPVisionEncoder", marks=pytest.mark.slow),
+    pytest.param("ViTBackbone", marks=pytest.mark.soak),
+    pytest.param("CLIPVisionEncoder", marks=pytest.mark.soak),
 ]
 
 

@@ -25,8 +25,12 @@ RUN = "flowers17-mobilenet_v2_035"
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with the default parameters, but for one set and one backbone."""
-    changes = {r"^sets:.*": "sets: [flowers17]", r"^backbones:.*": "backbones: [mobilenet_v2_035]"}
+    """A clone with the default parameters, but for one set, one backbone, and few epochs."""
+    changes = {
+        r"^sets:.*": "sets: [flowers17]",
+        r"^backbones:.*": "backbones: [mobilenet_v2_035]",
+        r"^  epochs: 15\b.*": "  epochs: 5",  # Of fine-tuning.
+    }
     clone = Clone(tmp_path_factory.mktemp("real"), changes)
     mirror = Path(os.environ["FLOWERS_MIRROR"]).resolve()
     clone("dvc", "repro", FLOWERS_MIRROR=str(mirror))

@@ -112,6 +112,7 @@ def test_half_a_lock_is_completed_from_the_records_of_runs(first: Clone, tmp_pat
     check_it_has_all(clone, first)
 
 
+@pytest.mark.soak
 def test_an_experiment_goes_to_a_colleague(first: Clone, tmp_path: Path) -> None:
     # `dvc exp apply` fails where dvc.lock does not know every output.
     assert first.ran("dvc", "repro") == {"inspect", "explain", "report"}
