@@ -78,8 +78,8 @@ def test_training_goes_on_from_the_head(stages: Stages) -> None:
     ("changes", "killed_after"),
     [
         ({}, 1),
-        pytest.param({"early_stopping": 3}, 3, marks=pytest.mark.slow),
-        pytest.param({"augment": "crop"}, 1, marks=pytest.mark.slow),
+        pytest.param({"early_stopping": 3}, 3, marks=pytest.mark.soak),
+        pytest.param({"augment": "crop"}, 1, marks=pytest.mark.soak),
     ],
     ids=["plain", "in the final training", "augmented"],
 )
@@ -274,7 +274,7 @@ def test_a_wrong_parameter_is_named(
         stages.run_finetune(**change)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_repeats_have_splits_and_seeds_of_their_own(stages: Stages) -> None:
     stages.run_split(repeats=2)
     stages.run_head(**LOGISTIC)

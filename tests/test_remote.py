@@ -91,6 +91,7 @@ def test_a_folder(first: Clone, tmp_path: Path) -> None:
     assert not (some.folder / "data").exists()
 
 
+@pytest.mark.soak
 def test_without_the_data_only_what_changed_runs(first: Clone, tmp_path: Path) -> None:
     publish(first, str(tmp_path / "remote"))
     first("dvc", "push")
