@@ -136,9 +136,11 @@ def in_full_batches(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
     all, where Keras would build a second one for the last batch; and an image's values do not
     depend on how many others come with it: kernels for other numbers of rows add in another order.
     """
-    has_batch_norm = any(isinstance(x, keras.layers.BatchNormalization) for x in network.layers)
-    # Constants take memory, and gain nothing else.
-    forward = with_constant_weights(network) if has_batch_norm else partial(network, training=False)
+    # Constants take memory, and gain nothing but this.
+    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers):
+        forward = with_constant_weights(network)
+    else:
+        forward = partial(network, training=False)
     count = images_at_once(network)
     images = tensorflow.TensorSpec((count, *network.input_shape[1:]), "uint8")
     graph = tensorflow.function(forward, input_signature=[images])
