@@ -1,6 +1,6 @@
 # `make help` lists what can be made. Everything works in .venv, which is set up when it is missing.
 
-.PHONY: help setup hub onnx s3 upkeep demo test slow soak coverage mutants lint audit sbom licences \
+.PHONY: help setup hub onnx ray s3 upkeep demo test slow soak coverage mutants lint audit sbom licences \
 	bench bench-short requirements
 .DEFAULT_GOAL := help
 
@@ -23,6 +23,9 @@ onnx: setup  ## add what exports to ONNX to .venv: 36 MB to download, 120 MB on 
 
 s3: setup  ## add DVC's S3 remotes to .venv: 70 MB on disk
 	@sh scripts/setup.sh s3
+
+ray: setup  ## add Ray to .venv, for extraction on a cluster: 135 MB to download, 420 MB on disk
+	@sh scripts/setup.sh ray
 
 upkeep: setup  ## add the tools of audit, sbom, licences and mutants to .venv
 	@sh scripts/setup.sh upkeep
@@ -61,7 +64,7 @@ lint: setup  ## check format, lint and types
 	@.venv/bin/ruff check
 	@.venv/bin/mypy stages scripts tests
 
-LOCKS = requirements.txt requirements-hub.txt requirements-onnx.txt
+LOCKS = requirements.txt requirements-hub.txt requirements-onnx.txt requirements-ray.txt
 
 audit: upkeep  ## look up known vulnerabilities of every pinned package (needs a network)
 	@.venv/bin/pip-audit --strict --require-hashes --disable-pip \
@@ -71,7 +74,7 @@ sbom: upkeep  ## write sbom.json: every pinned package and its hashes, in Cyclon
 	@cat $(LOCKS) | PYTHONWARNINGS=ignore .venv/bin/cyclonedx-py requirements --pyproject pyproject.toml \
 		--output-reproducible --output-file sbom.json -
 
-licences: hub onnx upkeep  ## write the table of packages in docs/licences.md anew
+licences: hub onnx ray upkeep  ## write the table of packages in docs/licences.md anew
 	@sed -i '/^| Name/,$$d' docs/licences.md
 	@.venv/bin/pip-licenses --no-version --with-system --format markdown \
 		--packages $$(sed -n 's/==.*//p' $(LOCKS)) >> docs/licences.md
@@ -89,7 +92,7 @@ requirements: setup  ## pin the newest versions that pyproject.toml allows (need
 	uv pip compile --group upkeep --constraint requirements.txt --universal --python-version 3.10 \
 		--upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--no-annotate --quiet --output-file requirements-upkeep.txt
-	for extra in hub onnx s3; do \
+	for extra in hub onnx ray s3; do \
 		uv pip compile pyproject.toml --extra dev --extra $$extra --constraint requirements.txt \
 			--universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 			--no-emit-find-links --no-header --no-annotate --quiet \

@@ -20,11 +20,10 @@ import numpy as np
 from PIL import Image
 
 from stages import features
-from stages.common import images
+from stages.common import extract, images
 from stages.common.backbones import build, pooling_layer
 from stages.common.command_line import Parser, run
 from stages.common.extract import BATCH_SIZE
-from stages.common.extract import extract as stage_extract
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.precision import set_precision
 from stages.common.sets import SETS
@@ -118,18 +117,19 @@ def features_parts(arguments: Sequence[str]) -> dict[str, float]:
     clock = Clock()
     ends: list[tuple[float, int]] = []
 
-    def extract(network: Callable[..., Any], read: Callable[..., Any], *others: Any) -> None:
+    def compute_here(network: Callable[..., Any], read: Callable[..., Any], kept: Any) -> Any:
         def counted(rows: Any) -> Iterator[Any]:
             for positions, pixels in clock.timed_iterator("wait", read(rows)):
                 yield positions, pixels
                 ends.append((time.perf_counter(), len(positions)))
 
-        whole(clock.timed("forward", network), counted, *others)
+        return computed_by(clock.timed("forward", network), counted, kept)
 
-    whole = clock.timed("loop", stage_extract)
+    computed_by = extract.compute_here
     read, resize, decode = images.read_members, Image.Image.resize, images.decode
     with (
-        mock.patch("stages.common.extract.extract", extract),
+        mock.patch.object(extract, "compute_here", compute_here),
+        mock.patch.object(extract, "extract", clock.timed("loop", extract.extract)),
         mock.patch.object(
             images, "read_members", lambda *given: clock.timed_iterator("read", read(*given))
         ),

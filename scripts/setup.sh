@@ -2,7 +2,8 @@
 # Make .venv anew with the pinned, hashed requirements: by uv where it is installed, else by venv
 # and pip. PYTHON names the interpreter; without it, the first fitting one on the PATH is taken.
 # `setup.sh hub` adds the optional KerasHub to the .venv that is there, `setup.sh onnx` ONNX,
-# `setup.sh s3` remotes in S3, `setup.sh upkeep` the tools that look after dependencies and tests.
+# `setup.sh ray` Ray, `setup.sh s3` remotes in S3, `setup.sh upkeep` the tools that look after
+# dependencies and tests.
 set -eu
 cd "$(dirname "$0")/.."
 

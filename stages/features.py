@@ -1,7 +1,7 @@
 """Extract pooled features of every image, in every view, with a frozen backbone.
 
     python -m stages.features --set flowers17 --backbone vgg19 --image_size native --crop center \
-        --pooling avg --views plain mirror --precision auto
+        --pooling avg --views plain mirror --precision auto --engine local
 
 Images are streamed out of the archive; nothing is unpacked.
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 from stages.common.backbones import BACKBONES, pooling_layer
 from stages.common.command_line import Parser, run
 from stages.common.extract import (
+    add_engine_option,
     add_image_options,
     extract_set,
     image_side,
-    in_full_batches,
     load_backbone,
     recipe,
 )
@@ -29,6 +29,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     """The options; raises UserError where they are out of range."""
     parser = Parser(__doc__)
     add_image_options(parser)
+    add_engine_option(parser)
     return parser.parse_args(arguments)
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     path = Path("data/features", image_set.name, f"{options.backbone}.npy")
     made = recipe(options, precision, weights, f"features {options.pooling}")
     shape = network.output_shape[1:]
-    extract_set(in_full_batches(network), shape, "float32", image_set, options, made, path)
+    extract_set(network, shape, "float32", image_set, options, made, path)
     write_json(
         path.with_suffix(".json"),
         {

@@ -2,7 +2,7 @@
 
     python -m stages.prefix --set flowers17 --backbone vgg19 --unfreeze auto --batch_norm frozen \
         --augment none --image_size native --crop center --pooling avg --views plain mirror \
-        --precision auto
+        --precision auto --engine local
 
 Writes the activations at the cut. Where batch norm trains, or pictures are augmented, nothing under
 it is constant, so the cut is the input and what is written is the decoded pixels. With

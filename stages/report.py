@@ -70,7 +70,7 @@ from stages.common.sets import find_set
 
 PARAMETERS = (
     "dropout", "seed", "repeats", "refit", "class_weight", "sets", "own", "backbones", "fusions",
-    "weights", "unreadable",
+    "weights", "unreadable", "engine",
     "duplicates", "split", "features", "predict", "head", "finetune",
 )  # fmt: skip
 """What params.yaml holds at its top level."""

@@ -13,7 +13,9 @@ from stages.common.backbones import BACKBONES, Backbone, build
 from stages.common.command_line import Parser, UserError
 from stages.common.extract import (
     BATCH_SIZE,
+    add_engine_option,
     add_image_options,
+    compute_here,
     extract,
     image_side,
     images_at_once,
@@ -69,7 +71,7 @@ def run(
         seen.extend(wanted)
         return batches(wanted, size)
 
-    extract(network, read, np.arange(len(order)), kept, path)
+    extract(compute_here(network, read, kept), np.arange(len(order)), kept, path)
     return seen
 
 
@@ -205,6 +207,25 @@ def test_options_are_read() -> None:
 def test_options_that_there_are_not_are_refused(option: str, value: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         parsed(**{option: [value]})
+
+
+def parse_engine(text: str) -> Any:
+    parser = Parser(None)
+    add_engine_option(parser)
+    return parser.parse_args(["--engine", text]).engine
+
+
+def test_an_engine_that_there_is_not_and_ray_where_it_is_not_installed_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stages.common.extract.find_spec", lambda _: None)
+    assert parse_engine("local") == "local"
+    with pytest.raises(UserError, match="no engine 'dask'; there are: local, ray"):
+        parse_engine("dask")
+    with pytest.raises(UserError, match="ray is not installed; run `make ray`, or set it to local"):
+        parse_engine("ray")
+    monkeypatch.setattr("stages.common.extract.find_spec", lambda name: name)
+    assert parse_engine("ray") == "ray"
 
 
 def test_at_least_one_view_is_asked_for() -> None:

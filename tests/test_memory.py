@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.common.batches import Batches
-from stages.common.extract import extract
+from stages.common.extract import compute_here, extract
 from stages.common.files import release
 from stages.common.kept import Kept
 from stages.common.training import predict
@@ -62,7 +62,7 @@ def test_what_is_written_is_there_after_it_was_let_go_of(tmp_path: Path) -> None
         keys = [str(number) for number in range(count)]
         kept = Kept(tmp_path / "kept", keys, ["plain"], {}, (MAP,), "float16")
         seen.append(mapped() - before)  # What was copied of the half.
-        extract(network, read, np.arange(count), kept, path)
+        extract(compute_here(network, read, kept), np.arange(count), kept, path)
         del kept
     assert max(seen) < MOST
     assert np.array_equal(np.load(path)[:, 0, 5], np.arange(IMAGES))

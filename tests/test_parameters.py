@@ -68,6 +68,7 @@ CHOICES = {
     "class_weight": ["none", "balanced"],
     "weights": ["imagenet", "random"],
     "unreadable": ["stop", "skip"],
+    "engine": ["local", "ray"],
     "split.protocol": ["stratified", "official", "ordered"],
     "features.crop": ["center", "none"],
     "features.pooling": ["avg", "max"],
@@ -96,6 +97,12 @@ Parameters = dict[str, Any]
 
 class ParsedError(Exception):
     """Carries what a stage's parser made of its command line, and ends the stage."""
+
+
+@pytest.fixture(autouse=True)
+def with_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is not always installed."""
+    monkeypatch.setattr("stages.common.extract.find_spec", lambda name: name)
 
 
 def changed(name: str, value: Any) -> Parameters:

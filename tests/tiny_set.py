@@ -100,6 +100,7 @@ class Stages:
         self.class_weight = parameters["class_weight"]
         self.finetune = parameters["finetune"] | {"epochs": 2, "refit": "true"}
         self.features = parameters["features"] | {"image_size": 32, "precision": "float32"}
+        self.engine = parameters["engine"]
         self.duplicates = parameters["duplicates"]
         self.split = parameters["split"]
         self.predict = parameters["predict"] | {"calibrate": False}
@@ -153,13 +154,13 @@ class Stages:
     def run_features(self, **changes: Any) -> None:
         from stages.features import main
 
-        self.run(main, *self.PAIR, **self.features | changes)
+        self.run(main, *self.PAIR, **{"engine": self.engine} | self.features | changes)
 
     def run_prefix(self, **changes: Any) -> None:
         from stages.prefix import main
 
         cut = {name: self.finetune[name] for name in ("unfreeze", "batch_norm", "augment")}
-        self.run(main, *self.PAIR, **cut | self.features | changes)
+        self.run(main, *self.PAIR, **cut | {"engine": self.engine} | self.features | changes)
 
     def run_head(self, **changes: Any) -> None:
         from stages.head import main

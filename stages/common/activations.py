@@ -11,10 +11,10 @@ import numpy as np
 from stages.common.backbones import cut_for
 from stages.common.command_line import Parser
 from stages.common.extract import (
+    add_engine_option,
     add_image_options,
     extract_set,
     image_side,
-    in_full_batches,
     load_backbone,
     recipe,
 )
@@ -29,6 +29,7 @@ def cache_activations(arguments: Sequence[str]) -> None:
     """Parse the options and write the activations at the cut and what they are."""
     parser = Parser(None)
     add_image_options(parser)
+    add_engine_option(parser)
     add_unfreeze_options(parser)
     options = parser.parse_args(arguments)
     image_set = find_set(options.set)
@@ -51,11 +52,10 @@ def cache_activations(arguments: Sequence[str]) -> None:
             f"{image_set.images} images, {len(options.views)} views, {size} px, {precision}; "
             f"a map of {cut.shape[1:]} of each, as {dtype}"
         )
-        network = keras.Model(backbone.input, cut)
+        network = None if pixels else keras.Model(backbone.input, cut)
         what = "pixels" if pixels else f"activations below {options.unfreeze}"
         made = recipe(options, precision, weights, f"{what} as {dtype}")
-        values = (lambda images: images) if pixels else in_full_batches(network)
-        extract_set(values, cut.shape[1:], dtype, image_set, options, made, path)
+        extract_set(network, cut.shape[1:], dtype, image_set, options, made, path)
     write_json(
         path.with_suffix(".json"),
         {

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from stages.common.readable import readable_rows
 from stages.common.sets import ImageSet, picture_keys
 
 MIN_SIDE, MAX_SIDE = 32, 1024
+ENGINES = ("local", "ray")
 BATCH_SIZE = 32
 """Images a step; larger ones were no faster on CPUs, and take more memory."""
 MAX_OUTPUT = 160 * 2**20
@@ -46,6 +48,18 @@ def add_image_options(parser: Parser) -> None:
         "--views", type=one_of(VIEWS, "view in features.views"), nargs="+", required=True
     )
     parser.add_argument("--precision", type=one_of(PRECISIONS, "features.precision"), required=True)
+
+
+def add_engine_option(parser: Parser) -> None:
+    """Add `--engine`, which says where a network runs over a set."""
+    parser.add_argument("--engine", type=_engine, required=True)
+
+
+def _engine(text: str) -> str:
+    engine = one_of(ENGINES, "engine")(text)
+    if engine == "ray" and find_spec("ray") is None:
+        raise argparse.ArgumentTypeError("ray is not installed; run `make ray`, or set it to local")
+    return engine
 
 
 def _side(text: str) -> str | int:
@@ -177,27 +191,46 @@ def recipe(options: argparse.Namespace, precision: str, weights: Path, what: str
     }
 
 
-def extract(
+Computed = Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]
+"""Batches of images: their rows (n,), and in each view that is asked for their values (n, ...)."""
+
+
+def compute_here(
     network: Callable[[Pixels], NDArray[Any]],
     read: Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Pixels]]],
+    kept: Kept,
+) -> Callable[[NDArray[np.int64]], Computed]:
+    """What `extract` computes by: `network` on this machine, in those views that `kept` lacks.
+
+    `read` gives, for rows, batches of them: the rows (n,) and images (n, size, size, 3).
+    """
+
+    def compute(rows: NDArray[np.int64]) -> Computed:
+        for positions, images in read(rows):
+            done = kept.done[positions].all(axis=0)
+            lacking = [view for view, known in zip(kept.views, done, strict=True) if not known]
+            yield positions, {view: network(see(images, view)) for view in lacking}
+
+    return compute
+
+
+def extract(
+    compute: Callable[[NDArray[np.int64]], Computed],
     rows: NDArray[np.int64],
     kept: Kept,
     path: Path,
 ) -> None:
-    """Write `network`'s values of the images `rows` in every view of `kept` to `path`, a .npy file.
+    """Write values of the images `rows` in every view of `kept` to `path`, a .npy file.
 
-    `read` gives, for rows, batches of them: the rows (n,) and images (n, size, size, 3). It is
-    asked for those alone that `kept` lacks. Other rows are zeros. Memory does not grow. Raises
-    UserError when a value does not fit the file's type.
+    `compute` is asked for those alone that `kept` lacks. Other rows are zeros. Memory does not
+    grow. Raises UserError when a value does not fit the file's type.
     """
     lacking = rows[~kept.done[rows].all(axis=1)]
     print(f"{len(rows) - len(lacking)} images are known, {len(lacking)} are new", flush=True)
     with progress_bar(total=len(lacking), desc="running the network", unit=" images") as bar:
-        for positions, images in read(lacking) if len(lacking) else ():
-            for column, view in enumerate(kept.views):
-                if kept.done[positions, column].all():
-                    continue
-                values = network(see(images, view))
+        for positions, computed in compute(lacking) if len(lacking) else ():
+            for view, values in computed.items():
+                column = kept.views.index(view)
                 with np.errstate(over="ignore"):
                     kept.values[positions, column] = values.astype(kept.values.dtype)
                 if not np.isfinite(kept.values[positions, column]).all():
@@ -211,7 +244,7 @@ def extract(
 
 
 def extract_set(
-    network: Callable[[Pixels], NDArray[Any]],
+    network: keras.Model | None,
     shape: Sequence[int],
     dtype: DTypeLike,
     image_set: ImageSet,
@@ -221,18 +254,23 @@ def extract_set(
 ) -> None:
     """Write `network`'s values, of `shape`, of every image and view of a set to data/STAGE/...npy.
 
-    Those that an earlier run by the recipe `made` has kept are not computed again. Raises UserError
-    as `extract` and `decode_all` do.
+    Without a network they are the pixels. Those that an earlier run by the recipe `made` has kept
+    are not computed again. Raises UserError as `extract` and `decode_all` do.
     """
     archive = Path("data/raw", image_set.name, image_set.archive)
     names, side = image_set.image_names, image_side(options)
     keys = picture_keys(image_set, archive.parent)
     folder = Path("data/kept", path.relative_to("data").with_suffix(""))
     kept = Kept(folder, keys, options.views, made, shape, dtype)
-    extract(
-        network,
-        lambda rows: decode_rows(archive, names, rows, side, options.crop, BATCH_SIZE),
-        readable_rows(image_set.name),
-        kept,
-        path,
-    )
+    if options.engine == "ray" and network is not None:
+        # Here, as Ray is not always installed.
+        from stages.common.ray_extraction import compute_on_cluster
+
+        compute = compute_on_cluster(network, archive, names, options.crop, options.views)
+    else:
+        compute = compute_here(
+            (lambda images: images) if network is None else in_full_batches(network),
+            lambda rows: decode_rows(archive, names, rows, side, options.crop, BATCH_SIZE),
+            kept,
+        )
+    extract(compute, readable_rows(image_set.name), kept, path)

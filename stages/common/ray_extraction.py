@@ -1,0 +1,107 @@
+"""Running a frozen network over a set's images on a Ray cluster, by Ray Data.
+
+The set's rows go out in shards; a worker reads a shard's pictures from the archive, which it sees
+under the same path, and sends back their values; this machine writes them into their rows. They are
+those of `compute_here`, byte for byte, where processors are of one kind. Where a worker or its
+machine is lost, Ray gives its shard to another.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+# Before Ray is loaded, which would tell its makers of each run.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import numpy as np
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from stages.common.command_line import UserError
+from stages.common.extract import BATCH_SIZE, Computed, in_full_batches
+from stages.common.images import Crop, Pixels, decode_rows, see
+from stages.common.keras_quiet import keras, tensorflow
+from stages.common.models import load_model, save_model
+
+SHARD = 256
+"""Images that a worker gets at a time. It unpacks what is before them in the archive once more."""
+
+
+@lru_cache(maxsize=1)
+def _network(model: ray.ObjectRef) -> Callable[[Pixels], NDArray[Any]]:
+    """The network of a model file's bytes, which a worker builds once."""
+    cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    tensorflow.config.threading.set_intra_op_parallelism_threads(max(1, int(cores)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.keras")
+        path.write_bytes(ray.get(model))
+        return in_full_batches(load_model(path))
+
+
+def _see_shard(
+    shard: dict[str, NDArray[np.int64]],
+    model: list[ray.ObjectRef],
+    archive: Path,
+    names: Sequence[str],
+    crop: Crop,
+    views: Sequence[str],
+    side: int,
+) -> Iterator[dict[str, NDArray[Any]]]:
+    network = _network(model[0])
+    for rows, images in decode_rows(archive, names, shard["data"], side, crop, BATCH_SIZE):
+        # Arrow knows no bfloat16.
+        seen = {view: network(see(images, view)).astype(np.float32) for view in views}
+        yield {"row": rows} | seen
+
+
+def compute_on_cluster(
+    network: keras.Model, archive: Path, names: Sequence[str], crop: Crop, views: Sequence[str]
+) -> Callable[[NDArray[np.int64]], Computed]:
+    """What `extract` computes by: `network` on the cluster, in every one of `views`.
+
+    The cluster is the one that RAY_ADDRESS names, or that runs on this machine, or one of this
+    machine alone that is started for this run. Raises UserError where it fails.
+    """
+    given = (archive.resolve(), names, crop, views, network.input_shape[1])
+
+    def compute(rows: NDArray[np.int64]) -> Computed:
+        try:
+            _connect()
+            model = [ray.put(_as_bytes(network))]
+            shards = np.split(rows, range(SHARD, len(rows), SHARD))
+            seen = ray.data.from_numpy(shards).map_batches(
+                _see_shard,
+                batch_size=None,
+                fn_args=(model, *given),
+                num_cpus=1,
+                num_gpus=1 if "GPU" in ray.cluster_resources() else 0,
+            )
+            for batch in seen.iter_batches(batch_size=None):
+                yield batch.pop("row"), batch
+        except (ray.exceptions.RayError, ConnectionError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"{archive} could not be seen by Ray ({reason}); see to the cluster (`ray status`) "
+                "and run again, which goes on, or set engine to local"
+            ) from error
+
+    return compute
+
+
+def _connect() -> None:
+    ray.init(logging_level="ERROR", log_to_driver=False)
+    # There is a bar already.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+def _as_bytes(network: keras.Model) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.keras")
+        save_model(network, path)
+        return path.read_bytes()
