@@ -8,6 +8,7 @@ machine is lost, Ray gives its shard to another.
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -83,7 +84,7 @@ def compute_on_cluster(
             )
             for batch in seen.iter_batches(batch_size=None):
                 yield batch.pop("row"), batch
-        except (ray.exceptions.RayError, ConnectionError) as error:
+        except (ray.exceptions.RayError, OSError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(
                 f"{archive} could not be seen by Ray ({reason}); see to the cluster (`ray status`) "
@@ -94,6 +95,10 @@ def compute_on_cluster(
 
 
 def _connect() -> None:
+    host, _, port = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        # Ray itself would try for minutes.
+        socket.create_connection((host, int(port)), timeout=10).close()
     ray.init(logging_level="ERROR", log_to_driver=False)
     # There is a bar already.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
