@@ -1,4 +1,8 @@
+import json
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.common import devices
-from stages.common.devices import all_gpus, gpus, on_each_device, share_batch_norm
+from stages.common.command_line import UserError
+from stages.common.devices import (
+    all_gpus,
+    all_machines,
+    gpus,
+    machines,
+    on_each_device,
+    share_batch_norm,
+)
 from stages.common.files import read_csv
 from stages.common.keras_quiet import keras, tensorflow
 from tests.test_finetune import HISTORY
@@ -37,10 +49,10 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the results of what goes wrong."""
-    folder = tmp_path_factory.mktemp("faults")
-    on_virtual_devices("faults", folder)
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the results of longer trainings."""
+    folder = tmp_path_factory.mktemp("more")
+    on_virtual_devices("more", folder)
     return folder
 
 
@@ -124,21 +136,28 @@ def test_several_devices_extract_the_bytes_of_one(functions: Path, layer: str) -
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_and_ends_the_same(faults: Path) -> None:
-    undisturbed = results(faults / "interrupted.npz", "undisturbed")
-    assert_same(results(faults / "interrupted.npz", "several"), undisturbed, tolerance=0)
+def test_a_killed_training_goes_on_and_ends_the_same(more: Path) -> None:
+    undisturbed = results(more / "interrupted.npz", "undisturbed")
+    assert_same(results(more / "interrupted.npz", "several"), undisturbed, tolerance=0)
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_on_another_number_of_devices(faults: Path) -> None:
-    undisturbed = results(faults / "interrupted.npz", "undisturbed")
-    assert_same(results(faults / "interrupted.npz", "one"), undisturbed)
+def test_a_killed_training_goes_on_on_another_number_of_devices(more: Path) -> None:
+    undisturbed = results(more / "interrupted.npz", "undisturbed")
+    assert_same(results(more / "interrupted.npz", "one"), undisturbed)
 
 
 @pytest.mark.slow
-def test_a_device_without_an_image_does_no_harm(faults: Path) -> None:
-    found, wanted = (results(faults / "few_images.npz", how) for how in ("several", "one"))
+def test_a_device_without_an_image_does_no_harm(more: Path) -> None:
+    found, wanted = (results(more / "few_images.npz", how) for how in ("several", "one"))
     assert_same(found, wanted)
+
+
+@pytest.mark.slow
+def test_only_rounding_tells_several_devices_from_one(more: Path) -> None:
+    """Of the whole network with its batch norm, which makes rounding in float32 grow."""
+    found, wanted = (results(more / "in_float64.npz", how) for how in ("several", "one"))
+    assert_same(found, wanted, tolerance=1e-9)
 
 
 @pytest.mark.slow
@@ -151,17 +170,103 @@ def test_stages_extract_the_same_on_several_devices(stages_ran: Path, name: str)
     assert one == several
 
 
+def fine_tuned(folder: Path) -> dict[str, NDArray[Any]]:
+    """The variables of the fine-tuned model in a folder, its history and its probabilities."""
+    model = keras.saving.load_model(folder / MODEL / "finetuned.keras")
+    history = read_csv(folder / HISTORY)
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    return {each.path: each.numpy() for each in model.variables} | {
+        "history": np.array([list(map(float, row.values())) for row in history]),
+        "probabilities": np.load(folder / MODEL / "finetuned_probabilities.npy"),
+    }
+
+
 @pytest.mark.slow
 def test_the_stage_fine_tunes_on_several_devices_as_on_one(stages_ran: Path) -> None:
-    models = {
-        how: keras.saving.load_model(stages_ran / how / MODEL / "finetuned.keras")
-        for how in ("one", "several")
-    }
-    one, several = ({each.path: each.numpy() for each in models[how].variables} for how in models)
-    assert_same(several, one, tolerance=1e-4)
-    histories = [read_csv(stages_ran / how / HISTORY) for how in models]
-    assert [row["epoch"] for row in histories[0]] == ["1", "2"]
-    for row, other in zip(*histories, strict=True):
-        assert [float(each) for each in row.values()] == pytest.approx(
-            [float(each) for each in other.values()], rel=1e-4
+    assert_same(fine_tuned(stages_ran / "several"), fine_tuned(stages_ran / "one"))
+
+
+def on_two_machines(folders: list[Path], seeds: tuple[int, int]) -> list[tuple[int, str]]:
+    """Run fine-tuning as two machines in folders of their own; each one's status and stderr."""
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]
+    processes = []
+    for index, (folder, seed) in enumerate(zip(folders, seeds, strict=True)):
+        command = [sys.executable, "-m", "tests.virtual_devices", "machine", str(folder), str(seed)]
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CONFIG": json.dumps(task)}
+        processes.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, encoding="utf-8"
+            )
         )
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
+
+
+@pytest.fixture
+def clones(stages_ran: Path, tmp_path: Path) -> list[Path]:
+    """Two copies of the folder in which the stages ran on one device, before it fine-tuned."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        shutil.copytree(stages_ran / "one", folder)
+        for file in (folder / MODEL).glob("finetuned*"):
+            file.unlink()
+    return folders
+
+
+@pytest.mark.slow
+def test_the_stage_fine_tunes_on_two_machines_as_on_one(
+    stages_ran: Path, clones: list[Path]
+) -> None:
+    ended = on_two_machines(clones, (42, 42))
+    assert [status for status, _ in ended] == [0, 0], ended
+    for _, error in ended:
+        assert "waiting for all 2 machines of TF_CONFIG" in error
+    assert_same(fine_tuned(clones[0]), fine_tuned(stages_ran / "one"))
+    for file in ("finetuned.keras", "finetuned_probabilities.npy"):
+        first, second = ((clone / MODEL / file).read_bytes() for clone in clones)
+        assert first == second
+
+
+@pytest.mark.slow
+def test_machines_that_differ_are_told(clones: list[Path]) -> None:
+    ended = on_two_machines(clones, (42, 43))
+    for status, error in ended:
+        assert status != 0
+        assert "UserError: the machines of TF_CONFIG do not go on from the same state" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", 1),
+        ("{}", 1),
+        ('{"cluster": {"worker": ["a:1"]}}', 1),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}', 2),
+        ('{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}}', 3),
+    ],
+)
+def test_machines_are_those_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, text: str, wanted: int
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert machines() == wanted
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": 1}', '{"cluster": {"worker": 1}}'])
+def test_a_wrong_cluster_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match=f"TF_CONFIG is {re.escape(repr(text))}"):
+        machines()
+
+
+def test_without_a_cluster_there_is_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert all_machines() is all_gpus()

@@ -1,6 +1,7 @@
 """What training and extraction give on one device and on several, which are parts of the CPU.
 
-    python -m tests.virtual_devices functions FOLDER       # or `faults`, or `stages`
+    python -m tests.virtual_devices functions FOLDER       # or `more`, or `stages`
+    TF_CONFIG=... python -m tests.virtual_devices machine FOLDER SEED
 
 tests/test_common_devices.py runs it in a process of its own: TensorFlow divides the CPU before it
 computes for the first time, or never.
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.common import devices
+from stages.common.backbones import build, freeze
 from stages.common.checkpoints import Checkpoints
 from stages.common.devices import all_gpus, on_each_device, share_batch_norm
 from stages.common.extract import BATCH_SIZE, in_full_batches
@@ -40,16 +42,15 @@ def use(count: int) -> None:
     devices.gpus = lambda: names
 
 
-def network(batch_norm: bool = True) -> keras.Model:
+def network() -> keras.Model:
     """A small network, made where the pipeline makes its own."""
     make_repeatable(0)
     with all_gpus().scope():
-        layers = [keras.layers.BatchNormalization()] if batch_norm else []
         model = keras.Sequential(
             [
                 keras.Input((WIDTH,)),
                 keras.layers.Dense(5, activation="relu"),
-                *layers,
+                keras.layers.BatchNormalization(),
                 keras.layers.Dense(CLASSES, activation="softmax"),
             ]
         )
@@ -124,6 +125,31 @@ def few_images() -> Results:
     return results
 
 
+def in_float64() -> Results:
+    """Results of training the demo's network whole, batch norm too, all but without rounding."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (29, 1, 32, 32, 3), np.uint8)
+    labels, rows = rng.integers(CLASSES, size=29), (np.arange(5, 29), np.arange(5))
+    recipe = replace(RECIPE, epochs=2, learning_rate=0.001)
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    results = {}
+    for name, count in (("one", 1), ("several", DEVICES)):
+        use(count)
+        make_repeatable(0)
+        with all_gpus().scope():
+            backbone = build("demo_backbone", 32)
+            freeze(backbone, "all", "train", 0.9)
+            share_batch_norm(backbone)
+            features = keras.layers.GlobalAveragePooling2D()(backbone.output)
+            outputs = keras.layers.Dense(CLASSES, activation="softmax")(features)
+            model = keras.Model(backbone.input, outputs)
+        history = fit(model, images, labels, rows, recipe, 0)
+        results[name] = {str(number): each for number, each in enumerate(model.get_weights())}
+        results[name]["loss"] = np.array(history["loss"])
+    return results
+
+
 def extractions() -> Results:
     """What networks with and without batch norm give for more images than devices see at once."""
     rng = np.random.default_rng(0)
@@ -158,31 +184,45 @@ def functions(folder: Path) -> None:
     write(extractions(), folder / "extractions.npz")
 
 
-def faults(folder: Path) -> None:
-    """Write results of what goes wrong to files in `folder`."""
+def more(folder: Path) -> None:
+    """Write results of longer trainings to files in `folder`."""
     write(interrupted(folder), folder / "interrupted.npz")
     write(few_images(), folder / "few_images.npz")
+    write(in_float64(), folder / "in_float64.npz")
+
+
+def tiny_stages(folder: Path) -> Stages:
+    """The stages in a folder, with what makes fine-tuning on several devices that on one."""
+    SETS["tiny"] = TINY
+    run = Stages(folder)
+    run.dropout = 0
+    run.finetune |= {"precision": "float32"}
+    return run
 
 
 def stages(folder: Path) -> None:
-    """Run the stages that compute on several devices, in the folders `one` and `several`."""
-    SETS["tiny"] = TINY
+    """Run all stages on one device and on two, in the folders `one` and `several`."""
     for name, count in (("one", 1), ("several", 2)):
         use(count)
-        run = Stages(folder / name)
-        run.dropout = 0
-        run.finetune |= {"precision": "float32", "batch_norm": "train", "augment": "none"}
+        run = tiny_stages(folder / name)
         write_tiny_set(run.folder / "data/raw/tiny")
         run.run_from_weights()
 
 
+def machine(folder: Path) -> None:
+    """Fine-tune in a folder as one of the machines of TF_CONFIG."""
+    tiny_stages(folder).run_finetune(seed=int(sys.argv[3]))
+
+
 if __name__ == "__main__":
-    (cpu,) = tensorflow.config.list_physical_devices("CPU")
-    part = tensorflow.config.LogicalDeviceConfiguration()
-    tensorflow.config.set_logical_device_configuration(cpu, [part] * DEVICES)
+    if sys.argv[1] != "machine":
+        (cpu,) = tensorflow.config.list_physical_devices("CPU")
+        part = tensorflow.config.LogicalDeviceConfiguration()
+        tensorflow.config.set_logical_device_configuration(cpu, [part] * DEVICES)
     command: dict[str, Callable[[Path], None]] = {
         "functions": functions,
-        "faults": faults,
+        "more": more,
         "stages": stages,
+        "machine": machine,
     }
     command[sys.argv[1]](Path(sys.argv[2]))

@@ -18,7 +18,7 @@ from stages.common.backbones import build, cut_for, freeze
 from stages.common.batches import Values
 from stages.common.calibration import choose_temperature
 from stages.common.command_line import Parser, number, one_of, outlives_dvc
-from stages.common.devices import all_gpus, share_batch_norm
+from stages.common.devices import all_machines, share_batch_norm
 from stages.common.files import read_json, sha256
 from stages.common.keras_quiet import keras
 from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
@@ -135,8 +135,9 @@ def train(
     rows = choose_rows(table, repeat, options.refit == "true", seed)
 
     def new(head: NDArray[np.float32]) -> tuple[keras.Model, keras.Model, keras.Model]:
+        strategy = all_machines()
         make_repeatable(seed)
-        with all_gpus().scope():
+        with strategy.scope():
             return start(models / "head.keras", head, options)
 
     reports = choose_reports(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.common.batches import Batches, Values
 from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import Parser, UserError, any_seed, number, one_of
-from stages.common.devices import Crossentropy
+from stages.common.devices import Crossentropy, Shared, check_agreement
 from stages.common.epoch_progress import EpochProgress
 from stages.common.files import release
 from stages.common.imbalance import CLASS_WEIGHTS, ClassWeight, image_weights
@@ -154,9 +154,7 @@ def _compiled(model: keras.Model, recipe: Recipe, steps: int) -> keras.Model:
     strategy = model.distribute_strategy
     several = strategy.num_replicas_in_sync > 1
     if several:
-        # Keras 3.12 adds up the devices' shares of the first batch before it trains a model that
-        # was made in a scope, and fails where their sizes differ.
-        model = keras.Model(model.inputs, model.outputs)
+        model = Shared(model.inputs, model.outputs)
     with strategy.scope():
         optimizer = make_optimizer(recipe, steps)
         if recipe.lowest_rate != 1:
@@ -215,6 +213,8 @@ def fit(
         done = keeper.restore(model)
         past = {name: list(entries) for name, entries in keeper.past.items()}
         callbacks.append(keeper)
+        if strategy.num_replicas_in_sync > 1:
+            check_agreement(f"{checkpoints} after {done} epochs or slices", strategy)
     if patience:
         if _stalled(past["val_loss"], patience):
             return past
