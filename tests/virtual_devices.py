@@ -197,6 +197,7 @@ def tiny_stages(folder: Path) -> Stages:
     run = Stages(folder)
     run.dropout = 0
     run.finetune |= {"precision": "float32"}
+    run.predict |= {"calibrate": True}
     return run
 
 
