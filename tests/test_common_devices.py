@@ -128,6 +128,10 @@ def test_each_device_has_a_part_of_a_batch_in_order(functions: Path) -> None:
     np.testing.assert_array_equal(found["device numbers"], wanted)
 
 
+def test_each_device_has_the_weights_of_a_backbone(functions: Path) -> None:
+    assert results(functions / "extractions.npz", "several")["copies"] == DEVICES
+
+
 @pytest.mark.parametrize("layer", ["BatchNormalization", "ReLU"])
 def test_several_devices_extract_the_bytes_of_one(functions: Path, layer: str) -> None:
     one, several = (results(functions / "extractions.npz", how) for how in ("one", "several"))

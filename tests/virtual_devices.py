@@ -21,7 +21,7 @@ from stages.common import devices
 from stages.common.backbones import build, freeze
 from stages.common.checkpoints import Checkpoints
 from stages.common.devices import all_gpus, on_each_device, share_batch_norm
-from stages.common.extract import BATCH_SIZE, in_full_batches
+from stages.common.extract import BATCH_SIZE, in_full_batches, load_backbone
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.sets import SETS
 from stages.common.training import Recipe, fit, make_repeatable
@@ -95,11 +95,10 @@ Results = dict[str, dict[str, NDArray[Any]]]
 def trainings(folder: Path) -> Results:
     """Results on one device and on several; the latter's model is left in `folder`."""
     use(1)
-    results = {"one": trained(RECIPE, network())}
+    results: Results = {"one": trained(RECIPE, network())}
     use(DEVICES)
     model = network()
-    copies = all_gpus().experimental_local_results(model.weights[0].value)
-    results["several"] = trained(RECIPE, model) | {"copies": np.array(len(copies))}
+    results["several"] = trained(RECIPE, model) | {"copies": copies_of(model)}
     model.save(folder / "several.keras")
     return results
 
@@ -150,7 +149,12 @@ def in_float64() -> Results:
     return results
 
 
-def extractions() -> Results:
+def copies_of(model: keras.Model) -> NDArray[Any]:
+    """The number of devices that have the weights of `model`."""
+    return np.array(len(all_gpus().experimental_local_results(model.weights[0].value)))
+
+
+def extractions(folder: Path) -> Results:
     """What networks with and without batch norm give for more images than devices see at once."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (DEVICES * BATCH_SIZE + 5, 8, 8, 3), dtype=np.uint8)
@@ -169,7 +173,11 @@ def extractions() -> Results:
         return batch + tensorflow.distribute.get_replica_context().replica_id_in_sync_group
 
     numbers = on_each_device(device_number, all_gpus())(np.zeros(2 * DEVICES, np.int32))
-    return results | {"several": results["several"] | {"device numbers": numbers}}
+    weights = folder / "demo_backbone.weights.h5"
+    build("demo_backbone", 32).save_weights(weights)
+    backbone, _ = load_backbone("demo_backbone", 32, weights, "float32")
+    results["several"] |= {"device numbers": numbers, "copies": copies_of(backbone)}
+    return results
 
 
 def write(results: Results, file: Path) -> None:
@@ -181,7 +189,7 @@ def write(results: Results, file: Path) -> None:
 def functions(folder: Path) -> None:
     """Write results of training and of extraction to files in `folder`."""
     write(trainings(folder), folder / "trainings.npz")
-    write(extractions(), folder / "extractions.npz")
+    write(extractions(folder), folder / "extractions.npz")
 
 
 def more(folder: Path) -> None:
