@@ -17,6 +17,7 @@ from stages.common.extract import (
     add_image_options,
     compute_here,
     extract,
+    extract_set,
     image_side,
     images_at_once,
     in_full_batches,
@@ -24,6 +25,7 @@ from stages.common.extract import (
 )
 from stages.common.kept import Kept
 from stages.common.keras_quiet import keras
+from tests.tiny_set import TINY
 
 Pixels = NDArray[np.uint8]
 OPTIONS = {
@@ -350,3 +352,19 @@ def test_one_graph_serves_batches_of_every_size_with_the_same_bytes() -> None:
     for few in (images[:2], images[4:]):
         assert forward(few[:, :, ::-1]).tobytes() in whole.tobytes()
     assert calls == [(BATCH_SIZE, 8, 8, 3)]
+
+
+def test_pictures_come_in_batches_for_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for name, stand_in in {
+        "all_gpus": lambda: SimpleNamespace(num_replicas_in_sync=3),
+        "picture_keys": lambda *_: [],
+        "readable_rows": lambda _: np.arange(1),
+        "Kept": lambda *_: None,
+        "decode_rows": lambda *given: asked.append(given[-1]),
+        "extract": lambda _network, read, rows, *_: read(rows),
+    }.items():
+        monkeypatch.setattr(f"stages.common.extract.{name}", stand_in)
+    path = Path("data/features/tiny/vgg19.npy")
+    extract_set(lambda images: images, (1,), "float32", TINY, parsed(), {}, path)
+    assert asked == [3 * BATCH_SIZE]

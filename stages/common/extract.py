@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of
+from stages.common.devices import all_gpus, on_each_device
 from stages.common.files import sha256
 from stages.common.images import CROPS, VIEWS, Crop, Pixels, decode_all, decode_rows, see
 from stages.common.kept import Kept
@@ -101,13 +102,15 @@ def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tupl
     # What it comes to for most networks; building one takes up to two seconds.
     likely = choose_training_precision(asked)
     set_precision(likely)
-    backbone = build(name, size)
+    with all_gpus().scope():
+        backbone = build(name, size)
     precision = choose_precision(asked, backbone)
     if precision != likely:
         # Keras numbers unnamed layers by session; `finetune.unfreeze` may name one of them.
         keras.utils.clear_session()
         set_precision(precision)
-        backbone = build(name, size)
+        with all_gpus().scope():
+            backbone = build(name, size)
     load_weights(backbone, weights)
     return backbone, precision
 
@@ -149,6 +152,7 @@ def in_full_batches(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
     It always sees the same number of images, some of them black if need be. So one graph serves
     all, where Keras would build a second one for the last batch; and an image's values do not
     depend on how many others come with it: kernels for other numbers of rows add in another order.
+    Where there are several GPUs, each sees that number at a time.
     """
     # Constants take memory, and gain nothing but this.
     if any(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers):
@@ -158,14 +162,16 @@ def in_full_batches(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
     count = images_at_once(network)
     images = tensorflow.TensorSpec((count, *network.input_shape[1:]), "uint8")
     graph = tensorflow.function(forward, input_signature=[images])
+    strategy = all_gpus()
+    run, step = on_each_device(graph, strategy), count * strategy.num_replicas_in_sync
 
     def see_all(images: Pixels) -> NDArray[Any]:
         values = []
-        for start in range(0, len(images), count):
-            part = images[start : start + count]
-            batch = np.zeros((count, *images.shape[1:]), np.uint8)
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
+            batch = np.zeros((step, *images.shape[1:]), np.uint8)
             batch[: len(part)] = part
-            values.append(graph(tensorflow.constant(batch)).numpy()[: len(part)])
+            values.append(run(batch)[: len(part)])
         return np.concatenate(values)
 
     return see_all
@@ -177,7 +183,15 @@ def recipe(options: argparse.Namespace, precision: str, weights: Path, what: str
     `what` says which of the network's values are taken.
     """
     folder = Path(__file__).parent
-    code = ("backbones", "demo_backbone", "extract", "hub_backbones", "images", "precision")
+    code = (
+        "backbones",
+        "demo_backbone",
+        "devices",
+        "extract",
+        "hub_backbones",
+        "images",
+        "precision",
+    )
     return {
         "backbone": options.backbone,
         "weights": sha256(weights),
@@ -268,9 +282,10 @@ def extract_set(
 
         compute = compute_on_cluster(network, archive, names, options.crop, options.views)
     else:
+        at_once = BATCH_SIZE * all_gpus().num_replicas_in_sync
         compute = compute_here(
             (lambda images: images) if network is None else in_full_batches(network),
-            lambda rows: decode_rows(archive, names, rows, side, options.crop, BATCH_SIZE),
+            lambda rows: decode_rows(archive, names, rows, side, options.crop, at_once),
             kept,
         )
     extract(compute, readable_rows(image_set.name), kept, path)

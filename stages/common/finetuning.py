@@ -18,6 +18,7 @@ from stages.common.backbones import build, cut_for, freeze
 from stages.common.batches import Values
 from stages.common.calibration import choose_temperature
 from stages.common.command_line import Parser, number, one_of, outlives_dvc
+from stages.common.devices import all_machines, share_batch_norm
 from stages.common.files import read_json, sha256
 from stages.common.keras_quiet import keras
 from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
@@ -112,6 +113,7 @@ def start(
     backbone.set_weights(source.get_weights())
     for each in (source, backbone):
         freeze(each, options.unfreeze, options.batch_norm, options.batch_norm_momentum)
+    share_batch_norm(backbone)
     network = above_the_cut(backbone, classifier, options)
     if crops:
         pictures = keras.Input(source.input_shape[1:])
@@ -133,8 +135,10 @@ def train(
     rows = choose_rows(table, repeat, options.refit == "true", seed)
 
     def new(head: NDArray[np.float32]) -> tuple[keras.Model, keras.Model, keras.Model]:
+        strategy = all_machines()
         make_repeatable(seed)
-        return start(models / "head.keras", head, options)
+        with strategy.scope():
+            return start(models / "head.keras", head, options)
 
     reports = choose_reports(
         lambda: new(choosing_head)[-1], values, labels, rows, recipe, seed, states / "choice"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stages.common.batches import Batches, Values
 from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import Parser, UserError, any_seed, number, one_of
+from stages.common.devices import Crossentropy, Shared, check_agreement
 from stages.common.epoch_progress import EpochProgress
 from stages.common.files import release
 from stages.common.imbalance import CLASS_WEIGHTS, ClassWeight, image_weights
@@ -109,10 +110,14 @@ def scale_rates(
 ) -> None:
     """Have `optimizer` take each variable's steps at its share of the learning rate.
 
-    Weight decay stays at the whole rate.
+    Weight decay stays at the whole rate. Where several devices train, to be called in the scope of
+    their strategy.
     """
+    copies = tensorflow.distribute.get_strategy().experimental_local_results
     by_reference = {
-        variable.value.ref(): shares[variable.path] for variable in model.trainable_variables
+        copy.ref(): shares[variable.path]
+        for variable in model.trainable_variables
+        for copy in copies(variable.value)
     }
     plain = optimizer.update_step
 
@@ -144,6 +149,28 @@ def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     return keras.optimizers.get({"class_name": recipe.optimizer, "config": settings})
 
 
+def _compiled(model: keras.Model, recipe: Recipe, steps: int) -> keras.Model:
+    """The model, ready to train for `steps` steps; where several devices do, one that shares it."""
+    strategy = model.distribute_strategy
+    several = strategy.num_replicas_in_sync > 1
+    if several:
+        model = Shared(model.inputs, model.outputs)
+    with strategy.scope():
+        optimizer = make_optimizer(recipe, steps)
+        if recipe.lowest_rate != 1:
+            scale_rates(optimizer, model, rate_shares(model, recipe.lowest_rate))
+        model.compile(
+            optimizer,
+            Crossentropy(label_smoothing=recipe.label_smoothing),
+            metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+            jit_compile=False,
+        )
+        if several:
+            # In the first step, on each device by itself, is too late.
+            optimizer.build(model.trainable_variables)
+    return model
+
+
 def fit(
     model: keras.Model,
     values: Values,
@@ -161,7 +188,8 @@ def fit(
     validation are NaN. Validation sees the first view alone, and weighs classes as training does.
     With a folder for checkpoints, training goes on from the newest one there. `reports` ends
     training after so many entries, in the midst of its schedule; `patience`, when the loss has not
-    fallen for so many.
+    fallen for so many. A model that was made in the scope of a strategy trains on its devices, each
+    of which takes a share of every batch.
     """
     train, watched = rows
     if recipe.slices > len(train):
@@ -173,15 +201,8 @@ def fit(
     weights = image_weights(labels, train, targets.shape[1], recipe.class_weight)
     batches = Batches(values, targets, train, recipe.batch_size, seed, recipe.slices, weights)
     planned = recipe.epochs * recipe.slices
-    optimizer = make_optimizer(recipe, max(1, planned * len(batches)))
-    if recipe.lowest_rate != 1:
-        scale_rates(optimizer, model, rate_shares(model, recipe.lowest_rate))
-    model.compile(
-        optimizer,
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
+    strategy = model.distribute_strategy
+    model = _compiled(model, recipe, max(1, planned * len(batches)))
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_begin=lambda part, _: batches.start(part)),
         EpochProgress(),
@@ -192,6 +213,8 @@ def fit(
         done = keeper.restore(model)
         past = {name: list(entries) for name, entries in keeper.past.items()}
         callbacks.append(keeper)
+        if strategy.num_replicas_in_sync > 1:
+            check_agreement(f"{checkpoints} after {done} epochs or slices", strategy)
     if patience:
         if _stalled(past["val_loss"], patience):
             return past
@@ -201,15 +224,16 @@ def fit(
         validation = Batches(
             values[:, :1], targets, watched, recipe.batch_size, seed, weights=weights
         )
-    history = model.fit(
-        batches,
-        validation_data=validation,
-        initial_epoch=done,
-        epochs=reports or planned,
-        shuffle=False,
-        callbacks=callbacks,
-        verbose=0,
-    ).history
+    with strategy.scope():
+        history = model.fit(
+            batches,
+            validation_data=validation,
+            initial_epoch=done,
+            epochs=reports or planned,
+            shuffle=False,
+            callbacks=callbacks,
+            verbose=0,
+        ).history
     # A file of the model would hold the optimizer's state.
     model.compiled, model.optimizer = False, None
     missing = [float("nan")] * len(history.get("loss", []))
