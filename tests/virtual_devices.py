@@ -143,9 +143,9 @@ def in_float64() -> Results:
             features = keras.layers.GlobalAveragePooling2D()(backbone.output)
             outputs = keras.layers.Dense(CLASSES, activation="softmax")(features)
             model = keras.Model(backbone.input, outputs)
-        history = fit(model, images, labels, rows, recipe, 0)
+        # Of the losses, Keras takes a third in float32.
+        fit(model, images, labels, rows, recipe, 0)
         results[name] = {str(number): each for number, each in enumerate(model.get_weights())}
-        results[name]["loss"] = np.array(history["loss"])
     return results
 
 
