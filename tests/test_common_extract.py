@@ -362,9 +362,11 @@ def test_pictures_come_in_batches_for_all_devices(monkeypatch: pytest.MonkeyPatc
         "readable_rows": lambda _: np.arange(1),
         "Kept": lambda *_: None,
         "decode_rows": lambda *given: asked.append(given[-1]),
-        "extract": lambda _network, read, rows, *_: read(rows),
+        "compute_here": lambda _network, read, _kept: read,
+        "extract": lambda compute, rows, *_: compute(rows),
     }.items():
         monkeypatch.setattr(f"stages.common.extract.{name}", stand_in)
-    path = Path("data/features/tiny/vgg19.npy")
-    extract_set(lambda images: images, (1,), "float32", TINY, parsed(), {}, path)
+    options = parsed()
+    options.engine = "local"
+    extract_set(None, (1,), "uint8", TINY, options, {}, Path("data/features/tiny/vgg19.npy"))
     assert asked == [3 * BATCH_SIZE]
