@@ -139,25 +139,25 @@ def test_several_devices_extract_the_bytes_of_one(functions: Path, layer: str) -
     assert several[layer].tobytes() == one[layer].tobytes()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_training_goes_on_and_ends_the_same(more: Path) -> None:
     undisturbed = results(more / "interrupted.npz", "undisturbed")
     assert_same(results(more / "interrupted.npz", "several"), undisturbed, tolerance=0)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_training_goes_on_on_another_number_of_devices(more: Path) -> None:
     undisturbed = results(more / "interrupted.npz", "undisturbed")
     assert_same(results(more / "interrupted.npz", "one"), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_device_without_an_image_does_no_harm(more: Path) -> None:
     found, wanted = (results(more / "few_images.npz", how) for how in ("several", "one"))
     assert_same(found, wanted)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_only_rounding_tells_several_devices_from_one(more: Path) -> None:
     """Of the whole network with its batch norm, which makes rounding in float32 grow."""
     found, wanted = (results(more / "in_float64.npz", how) for how in ("several", "one"))
