@@ -236,7 +236,8 @@ class Features:
         for count, views in (("one", ["plain"]), ("two", ["plain", "mirror"])):
             done = run(
                 *NETWORK, "features", "--set", SET, "--backbone", name, "--image_size", size,
-                "--crop", "center", "--pooling", "avg", "--precision", "auto", "--views", *views,
+                "--crop", "center", "--pooling", "avg", "--precision", "auto", "--engine", "local",
+                "--views", *views,
             )  # fmt: skip
             parts = done.result()
             measured[f"{count} {name}"] = parts["rest"] / parts["rest_images"]
