@@ -56,7 +56,7 @@ mutants: upkeep  ## change scores, splits and the split stage in some 700 ways: 
 	@.venv/bin/mutmut run
 	@.venv/bin/mutmut results
 
-soak: setup  ## kill the pipeline 100 times, or KILLS=n; caches, interrupts, same bytes: 15 minutes
+soak: setup  ## kill the pipeline 100 times, or KILLS=n; caches, interrupts, same bytes, Ray: 20 minutes
 	@FLOWERS_KILLS=$(or $(KILLS),100) .venv/bin/python -m pytest -m soak -rP $(IN_PARALLEL)
 
 lint: setup  ## check format, lint and types
