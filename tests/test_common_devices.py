@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 
 from stages.common import devices
 from stages.common.command_line import UserError
-from stages.common.devices import (
-    all_gpus,
-    all_machines,
-    gpus,
-    machines,
-    on_each_device,
-    share_batch_norm,
-)
+from stages.common.devices import all_gpus, gpus, on_each_device
+from stages.common.distribution import all_machines, machines, share_batch_norm
 from stages.common.files import read_csv
 from stages.common.keras_quiet import keras, tensorflow
 from tests.test_finetune import HISTORY
@@ -254,7 +248,11 @@ def test_machines_that_differ_are_told(clones: list[Path]) -> None:
         ("{}", 1),
         ('{"cluster": {"worker": ["a:1"]}}', 1),
         ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}', 2),
-        ('{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}}', 3),
+        (
+            '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]},'
+            ' "task": {"type": "chief", "index": 0}}',
+            3,
+        ),
     ],
 )
 def test_machines_are_those_of_the_cluster(
@@ -264,7 +262,18 @@ def test_machines_are_those_of_the_cluster(
     assert machines() == wanted
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": 1}', '{"cluster": {"worker": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"cluster": 1}',
+        '{"cluster": {"worker": 1}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
+    ],
+)
 def test_a_wrong_cluster_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match=f"TF_CONFIG is {re.escape(repr(text))}"):

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from stages.common import devices
 from stages.common.backbones import build, freeze
 from stages.common.checkpoints import Checkpoints
-from stages.common.devices import all_gpus, on_each_device, share_batch_norm
+from stages.common.devices import all_gpus, on_each_device
+from stages.common.distribution import share_batch_norm
 from stages.common.extract import BATCH_SIZE, in_full_batches, load_backbone
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.sets import SETS

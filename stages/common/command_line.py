@@ -25,6 +25,11 @@ class UserError(Exception):
     """Something that the user can put right; its text is one line: value, file, remedy."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, or without a text what it is."""
+    return [*str(error).strip().splitlines(), repr(error)][0]
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that takes whole option names only and whose errors are one line."""
 

@@ -280,7 +280,7 @@ def extract_set(
         # Here, as Ray is not always installed.
         from stages.common.ray_extraction import compute_on_cluster
 
-        compute = compute_on_cluster(network, archive, names, options.crop, options.views)
+        compute = compute_on_cluster(network, archive, names, options.crop, kept)
     else:
         at_once = BATCH_SIZE * all_gpus().num_replicas_in_sync
         compute = compute_here(

@@ -18,7 +18,7 @@ from stages.common.backbones import build, cut_for, freeze
 from stages.common.batches import Values
 from stages.common.calibration import choose_temperature
 from stages.common.command_line import Parser, number, one_of, outlives_dvc
-from stages.common.devices import all_machines, share_batch_norm
+from stages.common.distribution import all_machines, share_batch_norm
 from stages.common.files import read_json, sha256
 from stages.common.keras_quiet import keras
 from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
@@ -52,10 +52,12 @@ from stages.common.training import (
 def checkpoints(options: Namespace, inputs: Sequence[Path]) -> Path:
     """The folder for this training's checkpoints, cleared of those of any other training.
 
-    Its name is a digest of the options and of the input files, so that a run with other parameters
-    or other input never goes on from them.
+    Its name is a digest of the options, of the input files, and of the precision that this machine
+    trains in, so that a run with others never goes on from them.
     """
-    state = json.dumps([sorted(vars(options).items()), [sha256(path) for path in inputs]])
+    precision = choose_training_precision(options.precision)
+    digests = [sha256(path) for path in inputs]
+    state = json.dumps([sorted(vars(options).items()), precision, digests])
     folder = Path("data/checkpoints", options.set, options.backbone)
     key = hashlib.sha256(state.encode()).hexdigest()[:16]
     for other in folder.glob("*"):

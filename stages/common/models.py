@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.common.backbones import Pooling, pooling_layer
-from stages.common.command_line import UserError
+from stages.common.command_line import UserError, first_line
 from stages.common.files import release, replacing
 from stages.common.hub_backbones import readable
 from stages.common.images import is_mirrored, view_window
@@ -218,7 +218,6 @@ def load_model(path: Path) -> keras.Model:
             raise ValueError(f"it is a {type(model).__name__} layer")
         return model
     except Exception as error:  # Keras raises whatever it stumbles on in a broken file.
-        reason = [*str(error).splitlines(), repr(error)][0]
         raise UserError(
-            f"{path} is not a model that can be loaded ({reason}); `dvc repro` makes it"
+            f"{path} is not a model that can be loaded ({first_line(error)}); `dvc repro` makes it"
         ) from error

@@ -2,14 +2,15 @@
 
 The set's rows go out in shards; a worker reads a shard's pictures from the archive, which it sees
 under the same path, and sends back their values; this machine writes them into their rows. They are
-those of `compute_here`, byte for byte, where processors are of one kind. Where a worker or its
-machine is lost, Ray gives its shard to another.
+those of `compute_here`, byte for byte, where processors are of one kind. If a worker or its machine
+is lost, Ray gives its shard to another.
 """
 
 import logging
 import os
 import socket
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,15 +23,19 @@ import numpy as np
 import ray
 import ray.data
 from numpy.typing import NDArray
+from ray.util.annotations import RayDeprecationWarning
 
-from stages.common.command_line import UserError
+from stages.common.command_line import UserError, first_line
 from stages.common.extract import BATCH_SIZE, Computed, in_full_batches
 from stages.common.images import Crop, Pixels, decode_rows, see
+from stages.common.kept import Kept
 from stages.common.keras_quiet import keras, tensorflow
 from stages.common.models import load_model, save_model
 
-SHARD = 256
+SHARD = 128
 """Images that a worker gets at a time. It unpacks what is before them in the archive once more."""
+RETRIES = 3
+"""Times that a shard is given out again whose worker was lost."""
 
 
 @lru_cache(maxsize=1)
@@ -61,47 +66,62 @@ def _see_shard(
 
 
 def compute_on_cluster(
-    network: keras.Model, archive: Path, names: Sequence[str], crop: Crop, views: Sequence[str]
+    network: keras.Model, archive: Path, names: Sequence[str], crop: Crop, kept: Kept
 ) -> Callable[[NDArray[np.int64]], Computed]:
-    """What `extract` computes by: `network` on the cluster, in every one of `views`.
+    """What `extract` computes by: `network` on the cluster, in those views that `kept` lacks.
 
-    The cluster is the one that RAY_ADDRESS names, or that runs on this machine, or one of this
-    machine alone that is started for this run. Raises UserError where it fails.
+    The cluster is the one that this machine is part of, or one of this machine alone that is
+    started for this run. Raises UserError where there is none at RAY_ADDRESS, and where it fails.
     """
-    given = (archive.resolve(), names, crop, views, network.input_shape[1])
 
     def compute(rows: NDArray[np.int64]) -> Computed:
-        try:
-            _connect()
-            model = [ray.put(_as_bytes(network))]
-            shards = np.split(rows, range(SHARD, len(rows), SHARD))
-            seen = ray.data.from_numpy(shards).map_batches(
+        _connect()
+        done = kept.done[rows].all(axis=0)
+        views = [view for view, known in zip(kept.views, done, strict=True) if not known]
+        model = [ray.put(_as_bytes(network))]
+        with warnings.catch_warnings():
+            # Its number of retries has no end, and no other argument sets one.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            seen = ray.data.from_numpy(np.split(rows, range(SHARD, len(rows), SHARD))).map_batches(
                 _see_shard,
                 batch_size=None,
-                fn_args=(model, *given),
+                fn_args=(model, archive.resolve(), names, crop, views, network.input_shape[1]),
                 num_cpus=1,
                 num_gpus=1 if "GPU" in ray.cluster_resources() else 0,
+                ray_remote_args_fn=lambda: {"max_retries": RETRIES},
             )
+        try:
             for batch in seen.iter_batches(batch_size=None):
                 yield batch.pop("row"), batch
-        except (ray.exceptions.RayError, OSError) as error:
-            reason = str(error).strip().splitlines()[-1]
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            if isinstance(cause, UserError):
+                raise UserError(first_line(cause)) from error
             raise UserError(
-                f"{archive} could not be seen by Ray ({reason}); see to the cluster (`ray status`) "
-                "and run again, which goes on, or set engine to local"
+                f"engine: ray failed on {archive} ({first_line(cause)}); see to the cluster "
+                "(`ray status`) and run again, which goes on, or set engine to local"
             ) from error
 
     return compute
 
 
 def _connect() -> None:
-    host, _, port = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        # Ray itself would try for minutes.
-        socket.create_connection((host, int(port)), timeout=10).close()
-    ray.init(logging_level="ERROR", log_to_driver=False)
-    # There is a bar already.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        if "://" in address:
+            raise ValueError("Ray Data needs a driver in the cluster, and so HOST:PORT")
+        host, _, port = address.rpartition(":")
+        if port.isdigit():
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(logging_level="ERROR", log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"no Ray cluster that can be used at RAY_ADDRESS {address!r} ({first_line(error)}); "
+            "see docs/machines.md, or set engine to local"
+        ) from error
+    # There is a bar already, and an error is told once.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.common.batches import Batches, Values
 from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import Parser, UserError, any_seed, number, one_of
-from stages.common.devices import Crossentropy, Shared, check_agreement
+from stages.common.distribution import Crossentropy, Shared, check_agreement
 from stages.common.epoch_progress import EpochProgress
 from stages.common.files import release
 from stages.common.imbalance import CLASS_WEIGHTS, ClassWeight, image_weights
