@@ -35,7 +35,7 @@ IMAGES = 136
 def ran_local(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
     """A clone that has run both stages on this machine, and is about to run them on a cluster."""
     clone = SmallClone(tmp_path_factory.mktemp("ray") / "clone")
-    clone.edit("stages/common/ray_extraction.py", "SHARD = 256", "SHARD = 16")
+    clone.edit("stages/common/ray_extraction.py", "SHARD = 128", "SHARD = 16")
     clone("dvc", "repro", *STAGES)
     clone.set_parameters({r"^engine:.*": "engine: ray"})
     clone.commit()
