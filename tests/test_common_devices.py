@@ -158,7 +158,7 @@ def test_only_rounding_tells_several_devices_from_one(more: Path) -> None:
     assert_same(found, wanted, tolerance=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["features", "prefix"])
 def test_stages_extract_the_same_on_several_devices(stages_ran: Path, name: str) -> None:
     one, several = (
@@ -179,7 +179,7 @@ def fine_tuned(folder: Path) -> dict[str, NDArray[Any]]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_stage_fine_tunes_on_several_devices_as_on_one(stages_ran: Path) -> None:
     assert_same(fine_tuned(stages_ran / "several"), fine_tuned(stages_ran / "one"))
 
@@ -219,7 +219,7 @@ def clones(stages_ran: Path, tmp_path: Path) -> list[Path]:
     return folders
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_stage_fine_tunes_on_two_machines_as_on_one(
     stages_ran: Path, clones: list[Path]
 ) -> None:
@@ -233,7 +233,7 @@ def test_the_stage_fine_tunes_on_two_machines_as_on_one(
         assert first == second
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_machines_that_differ_are_told(clones: list[Path]) -> None:
     ended = on_two_machines(clones, (42, 43))
     for status, error in ended:

@@ -17,6 +17,7 @@ from stages.common.files import digest
 from stages.common.sets import SETS, SourceFile
 from tests.tiny_set import TINY, Stages
 
+pytestmark = pytest.mark.soak
 RUN = "tiny-demo_backbone"
 MODELS = "models/tiny/demo_backbone"
 STAGES: dict[str, tuple[Callable[[Stages], None], tuple[str, ...]]] = {
