@@ -64,7 +64,10 @@ def new_kept(folder: Path, network: Any) -> Kept:
 
 
 def test_the_values_are_those_of_this_machine_in_the_views_that_are_not_known(
-    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("stages.common.ray_extraction.SHARD", 4)
     write_tiny_set(tmp_path / "raw")
@@ -72,6 +75,7 @@ def test_the_values_are_those_of_this_machine_in_the_views_that_are_not_known(
     kept = new_kept(tmp_path / "kept", network)
     whole = compute(network, archive, kept)
     assert [*whole] == [*VIEWS]
+    assert "Ray: 1 processors and 0 GPUs" in capsys.readouterr().out
     here = compute_here(
         in_full_batches(network),
         lambda rows: decode_rows(archive, TINY.image_names, rows, SIDE, "center", 32),

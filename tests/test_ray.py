@@ -115,6 +115,7 @@ def test_the_bytes_are_those_of_a_local_run_though_workers_are_killed(
     assert process.returncode == 0, (tmp_path / "log").read_text()
     assert len(killed) >= 2
     assert "0 images are known, 136 are new" in (tmp_path / "log").read_text()
+    assert "Ray: 2 processors and 0 GPUs" in (tmp_path / "log").read_text()
     assert outputs(clone) == outputs(ran_local)
 
 

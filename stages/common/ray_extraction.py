@@ -120,6 +120,8 @@ def _connect() -> None:
             f"no Ray cluster that can be used at RAY_ADDRESS {address!r} ({first_line(error)}); "
             "see docs/machines.md, or set engine to local"
         ) from error
+    has = ray.cluster_resources()
+    print(f"Ray: {has.get('CPU', 0):g} processors and {has.get('GPU', 0):g} GPUs", flush=True)
     # There is a bar already, and an error is told once.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
