@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.common.classifier import find_model
-from stages.common.command_line import Parser, UserError, one_of, run
+from stages.common.command_line import Parser, UserError, first_line, one_of, run
 from stages.common.demo_flowers import DEMO_SEED, SPECIES, image_of
 from stages.common.files import read_json, replacing
 from stages.common.images import Pixels, decode
@@ -215,7 +215,7 @@ def export(source: Path, output: Path, name: str) -> None:
                 predict(first)
         except Exception as error:  # Converters raise whatever they stumble on.
             raise UserError(
-                f"{source} cannot be converted to {name} ({str(error).splitlines()[0][:150]}); "
+                f"{source} cannot be converted to {name} ({first_line(error)[:150]}); "
                 "try another --format"
             ) from error
         exported, export_time = measure(predict, images, name)

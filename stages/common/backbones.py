@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from stages.common import demo_backbone
 from stages.common import hub_backbones as hub
-from stages.common.command_line import UserError
+from stages.common.command_line import UserError, first_line
 from stages.common.keras_quiet import keras
 
 apps = keras.applications
@@ -139,7 +139,7 @@ def build(name: str, size: int, weights: str | None = None) -> keras.Model:
         )
     except ValueError as error:
         raise UserError(
-            f"features.image_size {size} does not suit {name} ({str(error).splitlines()[0]}); "
+            f"features.image_size {size} does not suit {name} ({first_line(error)}); "
             f"its own is {backbone.size}"
         ) from error
     # Named afterwards, as EfficientNetV2 chooses its preprocessing by the name that it is given.
@@ -151,7 +151,7 @@ def load_weights(backbone: keras.Model, path: Path) -> None:
     try:
         backbone.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"{path} does not fit {backbone.name} ({reason}); make it anew by "
             "`dvc repro --force weights`"

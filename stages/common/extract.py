@@ -221,9 +221,8 @@ def compute_here(
 
     def compute(rows: NDArray[np.int64]) -> Computed:
         for positions, images in read(rows):
-            done = kept.done[positions].all(axis=0)
-            lacking = [view for view, known in zip(kept.views, done, strict=True) if not known]
-            yield positions, {view: network(see(images, view)) for view in lacking}
+            views = kept.lacking_views(positions)
+            yield positions, {view: network(see(images, view)) for view in views}
 
     return compute
 

@@ -84,6 +84,11 @@ class Kept:
                 self.mark(block, column)
                 release(values)
 
+    def lacking_views(self, rows: NDArray[np.int64]) -> list[str]:
+        """The views in which the values of some of the images `rows` are not there yet."""
+        known = self.done[rows].all(axis=0)
+        return [view for view, all_known in zip(self.views, known, strict=True) if not all_known]
+
     def mark(self, rows: NDArray[np.int64], column: int) -> None:
         """Say that the values of images `rows` in a view, given by its place, are there."""
         # First the values, so that even a machine that loses power has marked nothing that is lost.

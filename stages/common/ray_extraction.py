@@ -75,9 +75,7 @@ def compute_on_cluster(
     """
 
     def compute(rows: NDArray[np.int64]) -> Computed:
-        _connect()
-        done = kept.done[rows].all(axis=0)
-        views = [view for view, known in zip(kept.views, done, strict=True) if not known]
+        resources, views = _connect(), kept.lacking_views(rows)
         model = [ray.put(_as_bytes(network))]
         with warnings.catch_warnings():
             # Its number of retries has no end, and no other argument sets one.
@@ -87,7 +85,7 @@ def compute_on_cluster(
                 batch_size=None,
                 fn_args=(model, archive.resolve(), names, crop, views, network.input_shape[1]),
                 num_cpus=1,
-                num_gpus=1 if "GPU" in ray.cluster_resources() else 0,
+                num_gpus=1 if "GPU" in resources else 0,
                 ray_remote_args_fn=lambda: {"max_retries": RETRIES},
             )
         try:
@@ -105,7 +103,8 @@ def compute_on_cluster(
     return compute
 
 
-def _connect() -> None:
+def _connect() -> dict[str, float]:
+    """Join or start the cluster; return its resources, such as `CPU`, by number."""
     address = os.environ.get("RAY_ADDRESS", "")
     try:
         if "://" in address:
@@ -120,11 +119,13 @@ def _connect() -> None:
             f"no Ray cluster that can be used at RAY_ADDRESS {address!r} ({first_line(error)}); "
             "see docs/machines.md, or set engine to local"
         ) from error
-    has = ray.cluster_resources()
-    print(f"Ray: {has.get('CPU', 0):g} processors and {has.get('GPU', 0):g} GPUs", flush=True)
+    resources: dict[str, float] = ray.cluster_resources()
+    counts = (resources.get(name, 0) for name in ("CPU", "GPU"))
+    print("Ray: {:g} processors and {:g} GPUs".format(*counts), flush=True)
     # There is a bar already, and an error is told once.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    return resources
 
 
 def _as_bytes(network: keras.Model) -> bytes:

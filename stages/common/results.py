@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.command_line import UserError
+from stages.common.command_line import UserError, first_line
 from stages.common.files import replacing, write_csv
 
 History = dict[str, list[float]]
@@ -50,6 +50,5 @@ def read_array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any
         return np.asanyarray(np.load(path, mmap_mode, allow_pickle=False))
     except (EOFError, ValueError) as error:
         raise UserError(
-            f"{path} is no array of numbers ({str(error).splitlines()[0]}); delete it and run "
-            "`dvc repro`"
+            f"{path} is no array of numbers ({first_line(error)}); delete it and run `dvc repro`"
         ) from None
