@@ -39,12 +39,14 @@ IN_PARALLEL = -n logical --maxprocesses 4 --dist loadfile
 test: setup  ## run the fast tests
 	@.venv/bin/python -m pytest $(IN_PARALLEL)
 
-# First, so that no core waits for them at the end.
+# First, so that no core waits for them at the end. The others by name: pytest would put `tests`,
+# which holds them, in the place of both.
 LONGEST = tests/test_real.py tests/test_repro.py tests/test_remote.py
+OTHERS = $(filter-out $(LONGEST),$(wildcard tests/test_*.py))
 
 slow: setup  ## run the slow tests: real `dvc` in clones, and the mirror where there is one
 	@.venv/bin/python -m pytest -m "slow and not soak" $(IN_PARALLEL) --no-loadscope-reorder \
-		$(LONGEST) tests
+		$(LONGEST) $(OTHERS)
 
 coverage: setup  ## run the fast tests and list the lines of stages/ that none reaches
 	@.venv/bin/coverage erase
