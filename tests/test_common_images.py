@@ -167,10 +167,11 @@ print(process_use()[1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "kind"), [("RGBA", "PNG"), ("I;16", "PNG"), ("CMYK", "TIFF")])
-def test_the_largest_pictures_fit_into_memory(tmp_path: Path, mode: str, kind: str) -> None:
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "CMYK"])
+def test_the_largest_pictures_fit_into_memory(tmp_path: Path, mode: str) -> None:
     """177 million pixels, of which a copy in RGB takes 0.7 GB; no stage may take 2.5."""
-    Image.new(mode, (13_300, 13_300)).save(tmp_path / "picture", kind)
+    image = Image.new(mode, (13_300, 13_300))
+    image.save(tmp_path / "picture", "TIFF", compression="packbits")
     command = [sys.executable, "-c", PEAK, str(tmp_path / "picture")]
     assert float(subprocess.check_output(command, cwd=ROOT, text=True)) < 2300
 
