@@ -74,3 +74,20 @@ def test_slices_have_the_same_number_of_batches_where_rows_do_not_divide() -> No
     assert [len(part) for part in parts] == [4, 4, 2]
     assert sorted(np.concatenate(parts)) == list(range(10))
     assert len(batches) == 2
+
+
+def test_a_stream_has_the_batches_of_the_slice_that_is_dealt() -> None:
+    weights = np.linspace(0, 1, 10, dtype=np.float32)
+    batches = Batches(*distinct(), np.arange(10), 4, seed=0, weights=weights)
+    stream = batches.stream()
+    assert stream.cardinality() == len(batches) == 3
+    for part in (0, 1):
+        batches.start(part)
+        for step, found in enumerate(stream.as_numpy_iterator()):
+            for streamed, wanted in zip(found, batches[step], strict=True):
+                np.testing.assert_array_equal(streamed, wanted)
+
+
+def test_no_thread_tunes_a_stream() -> None:
+    """The end of each epoch would wait for it, at times for a quarter of the epoch."""
+    assert not Batches(*distinct(), np.arange(10), 4, seed=0).stream().options().autotune.enabled

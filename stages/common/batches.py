@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.common.files import release
-from stages.common.keras_quiet import keras
+from stages.common.keras_quiet import tensorflow
 
 Values = NDArray[Any]
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+class Batches:
     """Batches of some rows of an array, in an order and in views drawn anew for each epoch.
 
     What an epoch draws depends on the seed and the epoch's number alone, so that resumed training
@@ -29,7 +29,6 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         slices: int = 1,
         weights: NDArray[np.float32] | None = None,
     ) -> None:
-        super().__init__()
         self.weights = weights
         self.values, self.targets, self.rows = values, targets, rows
         self.seed, self.slices = seed, slices
@@ -62,3 +61,19 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         values, targets = self.values[rows, views].astype(np.float32), self.targets[rows]
         release(self.values)
         return (values, targets) if self.weights is None else (values, targets, self.weights[rows])
+
+    def stream(self) -> tensorflow.data.Dataset:
+        """The batches of a slice as TensorFlow takes them, made ahead of the step that needs them.
+
+        Not by Keras's own PyDataset: that has tf.data tune itself, in a thread for which the end of
+        each epoch waits, at times for a quarter of the epoch.
+        """
+        shapes = [(None, *part.shape[1:]) for part in self[0]]
+        signature = tuple(tensorflow.TensorSpec(shape, tensorflow.float32) for shape in shapes)
+        options = tensorflow.data.Options()
+        options.autotune.enabled = False
+        dataset = tensorflow.data.Dataset.from_generator(
+            lambda: (self[step] for step in range(len(self))), output_signature=signature
+        )
+        counted = dataset.apply(tensorflow.data.experimental.assert_cardinality(len(self)))
+        return counted.prefetch(1).with_options(options)

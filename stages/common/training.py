@@ -223,10 +223,10 @@ def fit(
     if len(watched):
         validation = Batches(
             values[:, :1], targets, watched, recipe.batch_size, seed, weights=weights
-        )
+        ).stream()
     with strategy.scope():
         history = model.fit(
-            batches,
+            batches.stream(),
             validation_data=validation,
             initial_epoch=done,
             epochs=reports or planned,
