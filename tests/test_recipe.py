@@ -13,7 +13,7 @@ import yaml
 from scripts.recipe import as_setting, command, main
 from stages import features, head, split
 from stages.common import finetuning
-from stages.common.backbones import build
+from stages.common.backbones import build, freeze
 from stages.common.batches import Batches
 from stages.common.command_line import UserError
 from stages.common.images import see
@@ -159,13 +159,23 @@ def test_the_article(tmp_path: Path) -> None:
     assert seen == 6551
 
 
-def test_the_thorough_one_trains_the_whole_network_on_crops(tmp_path: Path) -> None:
+def test_the_thorough_one_trains_most_of_the_network_on_crops(tmp_path: Path) -> None:
     given = commands_of(tmp_path, "thorough")
-    options = finetuning.parse(given["finetune@flowers17-vgg19"])
-    assert (options.unfreeze, options.batch_norm, options.augment) == ("all", "frozen", "crop")
-    assert (recipe_of(options).epochs, recipe_of(options).lowest_rate) == (50, 0.05)
-    words = given["prefix@flowers17-vgg19"]
+    options = finetuning.parse(given["finetune@flowers17-mobilenet"])
+    recipe = recipe_of(options)
+    assert (options.unfreeze, options.batch_norm, options.augment) == (
+        "conv_dw_6",
+        "frozen",
+        "crop",
+    )
+    assert (recipe.epochs, recipe.learning_rate, recipe.lowest_rate) == (50, 0.001, 0.3)
+    words = given["prefix@flowers17-mobilenet"]
     assert words[words.index("--augment") + 1] == "crop"
+    network = build("mobilenet", 32)
+    freeze(network, options.unfreeze, options.batch_norm, options.batch_norm_momentum)
+    blocks = {variable.path.split("/")[-2] for variable in network.trainable_variables}
+    assert {f"conv_pw_{block}" for block in range(6, 14)} <= blocks
+    assert not {"conv1", *(f"conv_pw_{block}" for block in range(1, 6))} & blocks
 
 
 def test_settings_are_written_as_dvc_reads_them() -> None:
