@@ -81,4 +81,4 @@ def test_pictures_changed_at_random_are_read_or_refused(tmp_path: Path) -> None:
     read, refused, megabytes = map(int, done.stdout.split())
     assert read + refused == CASES
     assert min(read, refused) > CASES / 10
-    assert megabytes < 2300
+    assert megabytes < 2000
