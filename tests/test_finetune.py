@@ -140,6 +140,21 @@ def test_checkpoints_of_other_parameters_are_not_used(stages: Stages) -> None:
     assert not other.exists()
 
 
+def test_checkpoints_of_another_dropout_are_not_used(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.run_head(**LOGISTIC, dropout=0.2)
+    weights = (stages.folder / MODEL / "head_weights.npy").read_bytes()
+    with monkeypatch.context() as context:
+        context.setattr(command_line, "PARENT", -1)  # By which the checkpoints stay.
+        stages.run_finetune()
+    stages.run_head(**LOGISTIC, dropout=0.6)
+    assert (stages.folder / MODEL / "head_weights.npy").read_bytes() == weights
+    capsys.readouterr()
+    stages.run_finetune()
+    assert "epoch 1/2" in capsys.readouterr().out
+
+
 def test_crops_train_the_whole_network_from_pixels(
     stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,7 +182,9 @@ def fine_tune(arguments: Sequence[str]) -> None:
     prefix_info = Path(f"data/prefix/{options.set}/{options.backbone}.json")
     values = read_array(prefix_info.with_suffix(".npy"), "r")
     table = read_split(split_path)
-    folder = checkpoints(options, [models / "head_weights.npy", split_path, prefix_info])
+    # The model too: of dropout, which trains, it alone knows.
+    heads = [models / "head.keras", models / "head_weights.npy"]
+    folder = checkpoints(options, [*heads, split_path, prefix_info])
     views = len(read_json(prefix_info)["views"]) if options.average_views else 1
 
     probabilities = []
