@@ -6,12 +6,13 @@ without a network. What stages took, from data/times/, goes into metrics/times.j
 which the page reads where it is there: so the report is the same whatever they took.
 """
 
+import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -334,14 +335,19 @@ def read_times(folder: Path) -> list[Use]:
     return uses
 
 
+def _jpeg_name(image: str) -> str:
+    # Two images can differ by their folders or endings alone, and hold what a link must not.
+    return f"{hashlib.sha256(image.encode()).hexdigest()[:16]}.jpg"
+
+
 def picture_name(set_name: str, image: str) -> str:
     """Path of a sample picture inside the report's folder."""
-    return f"pictures/{set_name}-{PurePosixPath(image).stem}.jpg"
+    return f"pictures/large/{set_name}/{_jpeg_name(image)}"
 
 
 def thumb_name(set_name: str, image: str) -> str:
     """Path of a small picture inside the report's folder."""
-    return f"pictures/small/{set_name}-{PurePosixPath(image).stem}.jpg"
+    return f"pictures/small/{set_name}/{_jpeg_name(image)}"
 
 
 def stage_picture(stage: str, run: str, file: str) -> str:
