@@ -72,7 +72,7 @@ def find_runs(files: Any, revision: str) -> set[Run]:
             f"{revision!r} cannot be read ({text}); name a Git revision, an experiment of "
             f"`dvc exp show`, or {WORKSPACE}"
         ) from None
-    parts = (re.fullmatch(r"([^.-]+)-(.+)-(head|finetuned)\.csv", name) for name in names)
+    parts = (re.fullmatch(r"(.+)-([^-]+)-(head|finetuned)\.csv", name) for name in names)
     return {Run(*each.groups()) for each in parts if each}
 
 

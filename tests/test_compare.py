@@ -56,10 +56,20 @@ def test_other_images_and_other_truths_are_refused() -> None:
 
 def test_runs_are_found_by_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("tiny-net+other_035-head.csv", "tiny-net-finetuned.csv", "notes.csv", "a-b-c.txt"):
+    for name in (
+        "tiny-net+other_035-head.csv",
+        "tiny-net-finetuned.csv",
+        "my-set-1.2-net-head.csv",
+        "notes.csv",
+        "a-b-c.txt",
+    ):
         write_csv(Path("metrics/predictions", name), ["image"], [])
     runs = compare.find_runs(compare.open_revision("workspace"), "workspace")
-    assert runs == {("tiny", "net+other_035", "head"), ("tiny", "net", "finetuned")}
+    assert runs == {
+        ("tiny", "net+other_035", "head"),
+        ("tiny", "net", "finetuned"),
+        ("my-set-1.2", "net", "head"),
+    }
 
 
 def test_tensorflow_is_not_needed() -> None:
