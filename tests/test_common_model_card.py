@@ -105,4 +105,5 @@ def test_terms_are_those_that_are_known(backbone: str, source: str, words: str) 
 def test_figures_of_stand_ins_are_called_that() -> None:
     assert "stand-ins (" not in card()
     assert "stand-ins (" in card(weights={"source": "mirror"})
+    assert "stand-ins (" in card(backbone="vgg19+mobilenet", weights={"source": "keras+mirror"})
     assert "stand-ins (" in card(images={"source": "mirror", "files": {}})

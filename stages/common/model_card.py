@@ -118,7 +118,7 @@ def write_card(
         f"`{summary['protocol']}`: {PROTOCOLS[summary['protocol']]}. In brackets the 95 % interval"
         + (f"; means of {repeats} repeats, images of the first." if repeats > 1 else ".")
         + " Seed, refit and all else that decides: `params.yaml` of the same commit.",
-        *([STAND_INS] if "mirror" in (source, summary["weights"]["source"]) else []),
+        *([STAND_INS] if "mirror" in {source, *summary["weights"]["source"].split("+")} else []),
         "\n".join(results_table(metrics)),
         f"Guessing would be right in {1 / len(classes):.1%}. "
         + (
