@@ -2,23 +2,24 @@
 
     python -m scripts.demo
 
-The workspace is the folder .demo: a copy of dvc.yaml, stages/ and params.yaml, with `sets` and
-`backbones` set to the demo's. The repository's own dvc.lock, parameters and metrics stay as they
-are. What has not changed since the last call comes from the cache.
+The workspace is the folder .demo: a copy of dvc.yaml, stages/ and params.yaml, with the lists of
+sets and of backbones set to the demo's. The repository's own dvc.lock, parameters and metrics stay
+as they are. What has not changed since the last call comes from the cache.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import yaml
+
 from stages.common.files import read_json
 
 WORKSPACE = Path(".demo")
-LISTS = {"sets": "[demo]", "backbones": "[demo_backbone]"}
+LISTS = {"sets": ["demo"], "own": [], "backbones": ["demo_backbone"], "fusions": []}
 COPIED = ("dvc.yaml", ".dvcignore")
 
 BEFORE = """\
@@ -46,10 +47,8 @@ What to try next
 
 
 def set_lists(parameters: str) -> str:
-    """The text of params.yaml with its top-level `sets` and `backbones` replaced by the demo's."""
-    for name, value in LISTS.items():
-        parameters = re.sub(rf"^{name}:.*$", f"{name}: {value}", parameters, flags=re.MULTILINE)
-    return parameters
+    """The text of params.yaml, without its comments, with the demo's sets and backbones for its."""
+    return yaml.safe_dump(yaml.safe_load(parameters) | LISTS, sort_keys=False)
 
 
 def copy_changed(text: str, target: Path) -> None:

@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import yaml
+
 from scripts.demo import metrics_table, prepare, set_lists
 from tests.tiny_set import ROOT, default_parameters
 
@@ -69,10 +71,8 @@ def test_help_lists_the_targets() -> None:
 
 def test_the_demo_uses_the_parameters_with_lists_of_its_own(tmp_path: Path) -> None:
     prepare(ROOT, tmp_path)
-    import yaml
-
     parameters = yaml.safe_load((tmp_path / "params.yaml").read_text("utf-8"))
-    lists = {"sets": ["demo"], "backbones": ["demo_backbone"]}
+    lists = {"sets": ["demo"], "own": [], "backbones": ["demo_backbone"], "fusions": []}
     assert parameters == default_parameters() | lists
     assert (tmp_path / "stages/head.py").exists()
 
@@ -87,9 +87,12 @@ def test_preparing_again_touches_only_what_changed(tmp_path: Path) -> None:
 
 
 def test_set_lists_leaves_everything_else() -> None:
-    text = "# sets: here\nsets: [a, b]\nseed: 1\nbackbones: [c]\nhead:\n  sets: 3\n"
-    expected = "# sets: here\nsets: [demo]\nseed: 1\nbackbones: [demo_backbone]\nhead:\n  sets: 3\n"
-    assert set_lists(text) == expected
+    text = (
+        "sets:\n- a\n- b\nown: [mine]\nseed: 1\nbackbones: [c, d]\nfusions: [c+d]\n"
+        "head:\n  sets: 3\n"
+    )
+    lists = {"sets": ["demo"], "own": [], "backbones": ["demo_backbone"], "fusions": []}
+    assert yaml.safe_load(set_lists(text)) == lists | {"seed": 1, "head": {"sets": 3}}
 
 
 def test_the_table_of_metrics() -> None:
