@@ -394,14 +394,21 @@ def test_every_picture_is_there_and_described(folder: Path) -> None:
     assert len(pictures) == 2 * len(PREDICTIONS) + 4 + 3 + 3
     for each in pictures:
         assert each["alt"]
-        folder_name = Path(str(each["src"])).parent.name
-        side = {"pictures": 240, "small": 96, "demo-mobilenet": 32}[folder_name]
+        folder_name = Path(str(each["src"])).parts[1]
+        side = {"large": 240, "small": 96, "inspect": 32, "explain": 32}[folder_name]
         with Image.open(report_folder / str(each["src"])) as image:
             assert (image.format, image.size) == ("JPEG", (side, side))
     written = {path.relative_to(report_folder).as_posix() for path in report_folder.rglob("*.jpg")}
-    assert written - {str(each["src"]) for each in pictures} == {
-        "pictures/small/demo-image_0005.jpg"
-    }
+    shown = {str(each["src"]) for each in pictures}
+    assert written - shown == {report.thumb_name("demo", "jpg/image_0005.jpg")}
+
+
+def test_pictures_that_differ_by_folder_ending_or_set_alone_have_names_of_their_own() -> None:
+    images = [("a", "cat/1.jpg"), ("a", "dog/1.jpg"), ("a", "dog/1.png"), ("a-b", "1.jpg")]
+    images += [("a", "b-1.jpg"), ("a", "100 %#?.jpg")]
+    names = [name(*each) for name in (report.picture_name, report.thumb_name) for each in images]
+    assert len({*names}) == len(names)
+    assert all(re.fullmatch(r"[\w/.-]+\.jpg", name) for name in names)
 
 
 def test_the_page_needs_no_network_and_its_links_lead_somewhere(folder: Path) -> None:
@@ -515,7 +522,7 @@ def test_duplicates_are_shown_those_of_two_classes_first(folder: Path) -> None:
     assert "<b>rose" not in page
     shown = [str(each["src"]) for each in Elements(page).all("img")]
     assert shown[-4:] == [
-        f"pictures/small/demo-image_00{number}.jpg" for number in (11, 13, 10, 12)
+        report.thumb_name("demo", f"jpg/image_00{number}.jpg") for number in (11, 13, 10, 12)
     ]
     assert all((folder / "metrics/report" / each).exists() for each in shown)
 
@@ -726,6 +733,26 @@ def test_the_best_model_is_compared_with_each_other_one() -> None:
         "one against two: images right with the first alone: 1, with the second alone: 0. "
         "If neither were better, a difference like this would come up in 100.0 % of cases"
     )
+
+
+def test_the_best_of_several_models_is_compared_with_that_in_mind() -> None:
+    """Of 20 images the best has all right, the others 7 wrong: by hand 2 / 2 ** 7, for 3 pairs."""
+    runs = {
+        name: make_predictions(
+            *((f"{n:02}", "a", "b" if n < wrong else "a", 0.5) for n in range(20))
+        )
+        for name, wrong in (("best", 0), ("second", 7), ("third", 7))
+    }
+    texts = compare_with_best(runs)
+    verdict = (
+        "would come up in 4.7 % of cases (McNemar's test, for 3 pairs of models), so it is real"
+    )
+    assert len(texts) == 2
+    assert all(
+        f"If none of the 3 were better, a difference like this {verdict}" in t for t in texts
+    )
+    (alone,) = compare_with_best({name: runs[name] for name in ("best", "second")})
+    assert "in 1.6 % of cases (McNemar's test), so" in alone
 
 
 def test_the_sample_is_right_and_hardly_moves_between_models() -> None:

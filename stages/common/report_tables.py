@@ -221,13 +221,21 @@ def describe_comparison(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def chance_text(p_value: float) -> str:
-    """What the p-value of McNemar's test says, in words."""
+def chance_text(p_value: float, models: int = 2) -> str:
+    """What the p-value of McNemar's test says, in words, of the best of `models` and another one.
+
+    Among many models that are equally good some two differ as much as this more often than a given
+    two do: the p-value is multiplied by the number of pairs, which is Bonferroni's correction.
+    """
+    pairs = math.comb(models, 2)
+    p_value = min(1, pairs * p_value)
     share = "fewer than 0.1 %" if p_value < 0.001 else f"{100 * p_value:.1f} %"
     verdict = "it is real at the level of 5 %" if p_value < 0.05 else "it may be chance"
+    alike = "neither were better" if pairs == 1 else f"none of the {models} were better"
+    corrected = "" if pairs == 1 else f", for {pairs} pairs of models"
     return (
-        f"If neither were better, a difference like this would come up in {share} of cases "
-        f"(McNemar's test), so {verdict}."
+        f"If {alike}, a difference like this would come up in {share} of cases "
+        f"(McNemar's test{corrected}), so {verdict}."
     )
 
 
@@ -241,14 +249,16 @@ def compare_with_best(runs: Mapping[str, Sequence[Prediction]]) -> list[str]:
         for name, predictions in runs.items()
     }
     best = max(right, key=lambda name: sum(right[name].values()))
+    comparable = {name: each for name, each in right.items() if each.keys() == right[best].keys()}
     texts = []
-    for name, other in right.items():
-        if name == best or other.keys() != right[best].keys():
+    for name, other in comparable.items():
+        if name == best:
             continue
         test = mcnemar(np.array([*right[best].values()]), np.array([*other.values()]))
         texts.append(
             f"{best} against {name}: images right with the first alone: {test.only_first_right}, "
-            f"with the second alone: {test.only_second_right}. {chance_text(test.p_value)}"
+            f"with the second alone: {test.only_second_right}. "
+            f"{chance_text(test.p_value, len(comparable))}"
         )
     return texts
 
