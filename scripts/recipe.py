@@ -28,10 +28,9 @@ def as_setting(name: str, value: Any) -> str:
 
 def command(name: str, recipe: Mapping[str, Any], further: Sequence[str]) -> list[str]:
     """The words of the command that runs a recipe; those of `further` go last and prevail."""
-    named = [] if {"-n", "--name"} & set(further) else ["--name", name]
     settings = [as_setting(key, value) for key, value in recipe.items()]
     pairs = [word for setting in settings for word in ("-S", setting)]
-    return [sys.executable, "-m", "dvc", "exp", "run", *named, *pairs, *further]
+    return [sys.executable, "-m", "dvc", "exp", "run", "--name", name, *pairs, *further]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -190,7 +190,10 @@ def test_what_follows_the_name_prevails() -> None:
     assert words[1:] == [
         "-m", "dvc", "exp", "run", "--name", "guide", "-S", "seed=1", "-S", "seed=2",
     ]  # fmt: skip
-    assert "guide" not in command("guide", {}, ["--name", "mine"])
+    from dvc.cli import parse_args
+
+    for mine in (["-n", "mine"], ["--name=mine"]):
+        assert parse_args(command("guide", {}, mine)[3:]).name == "mine"
 
 
 def test_an_unknown_recipe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
