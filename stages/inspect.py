@@ -1,7 +1,8 @@
 """Show what a network gets to see, and what it makes of it before anything is trained.
 
     python -m stages.inspect --set flowers17 --backbone vgg19 --image_size native --crop center \
-        --pooling avg --views plain mirror --precision auto --augment none --seed 42
+        --pooling avg --views plain mirror --precision auto --augment none --color_jitter 0 \
+        --seed 42
 
 Writes `metrics/inspect/SET-BACKBONE/`: pictures as they reach the network, and in `facts.json` the
 values after preprocessing, and what the untouched network with ImageNet's classifier says of them
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.common.augmentation import RandomCrop, crop_side
+from stages.common.augmentation import augment, crop_side
 from stages.common.backbones import BACKBONES
 from stages.common.command_line import Parser, UserError, any_seed, one_of, run
 from stages.common.extract import BATCH_SIZE, add_image_options, image_side, load_pictures
@@ -31,7 +32,7 @@ from stages.common.imagenet import (
 )
 from stages.common.images import Pixels, see
 from stages.common.keras_quiet import keras
-from stages.common.options import AUGMENTATIONS
+from stages.common.options import AUGMENTATIONS, color_share
 from stages.common.progress import progress_bar, say
 from stages.common.readable import readable_rows
 from stages.common.sets import find_set, read_labels
@@ -130,11 +131,11 @@ def count_plausible(
     ]
 
 
-def random_crops(picture: Pixels, name: str, seed: int) -> Pixels:
+def random_crops(picture: Pixels, name: str, color_jitter: float, seed: int) -> Pixels:
     """AUGMENTED random crops of a picture (size, size, 3), as fine-tuning shows them `name`."""
     keras.utils.set_random_seed(seed)
     pictures = np.stack([picture] * AUGMENTED).astype(np.float32)
-    crops = RandomCrop(crop_side(name, picture.shape[0]))(pictures, training=True)
+    crops = augment(pictures, crop_side(name, picture.shape[0]), color_jitter, training=True)
     return np.round(np.asarray(crops)).astype(np.uint8)
 
 
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser(__doc__)
     add_image_options(parser)
     parser.add_argument("--augment", type=one_of(AUGMENTATIONS, "finetune.augment"), required=True)
+    parser.add_argument("--color_jitter", type=color_share, required=True)
     parser.add_argument("--seed", type=any_seed, required=True)
     options = parser.parse_args(arguments)
     image_set, name = find_set(options.set), options.backbone
@@ -207,7 +209,7 @@ def main(arguments: Sequence[str]) -> None:
     for view, each in zip(options.views, facts["views"], strict=True):
         shown[each["file"]] = see(pictures[:1], view)[0]
     if options.augment == "crop":
-        changed = random_crops(pictures[0], name, options.seed)
+        changed = random_crops(pictures[0], name, options.color_jitter, options.seed)
         facts["augmented"] = [f"augmented_{place}.jpg" for place in range(AUGMENTED)]
         shown |= dict(zip(facts["augmented"], changed, strict=True))
     with replacing(Path(f"metrics/inspect/{image_set.name}-{name}")) as folder:

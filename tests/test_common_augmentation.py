@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stages.common.augmentation import LARGEST_ASPECT, LEAST_AREA, RandomCrop, crop_side
+from stages.common.augmentation import (
+    LARGEST_ASPECT,
+    LEAST_AREA,
+    ColorJitter,
+    RandomCrop,
+    augment,
+    crop_side,
+)
 from stages.common.keras_quiet import keras
 from stages.common.training import make_repeatable
 
@@ -78,3 +85,55 @@ def test_a_network_knows_the_crops_size() -> None:
 def test_crops_are_smaller_than_the_pictures_where_the_backbone_takes_them() -> None:
     assert crop_side("mobilenet", 256) == 176
     assert crop_side("vit_base", 224) == 224
+
+
+def halves(count: int = 400) -> NDArray[np.float32]:
+    """Pictures of two colours, whose channels are 100, 110, 150 and 80, 100, 60."""
+    one = np.array([[[100, 110, 150], [80, 100, 60]]], np.float32)
+    return np.repeat(one[np.newaxis], count, axis=0)
+
+
+def jittered(share: float, seed: int = 0) -> NDArray[np.float32]:
+    make_repeatable(seed)
+    return np.asarray(ColorJitter(share)(halves(), training=True))
+
+
+def test_brightness_contrast_and_saturation_change_by_factors_of_their_own() -> None:
+    """Each can be worked out from a jittered picture of two colours.
+
+    The mean of all values is 100 and only brightness moves it; the halves' greys, 120 and 80, are
+    20 from it, times brightness and contrast; blue is 30 above the first grey, times all three.
+    """
+    seen = jittered(0.3)
+    greys = seen.mean(axis=3)[:, 0]
+    brightness = seen.mean(axis=(1, 2, 3)) / 100
+    contrast = (greys[:, 0] - greys[:, 1]) / 40 / brightness
+    saturation = (seen[:, 0, 0, 2] - greys[:, 0]) / 30 / brightness / contrast
+    for factor in (brightness, contrast, saturation):
+        assert 0.7 - 1e-4 < factor.min() < 0.71
+        assert 1.29 < factor.max() < 1.3 + 1e-4
+        assert abs(factor.mean() - 1) < 0.03
+    assert abs(np.corrcoef([brightness, contrast, saturation]) - np.eye(3)).max() < 0.15
+
+
+def test_colours_stay_in_range_and_follow_the_seed() -> None:
+    seen = jittered(0.9)
+    assert seen.min() == 0
+    assert seen.max() == 255
+    np.testing.assert_array_equal(jittered(0.9), seen)
+    assert not np.array_equal(jittered(0.9, seed=1), seen)
+
+
+def test_in_prediction_colours_stay() -> None:
+    np.testing.assert_array_equal(ColorJitter(0.9)(halves()), halves())
+    np.testing.assert_array_equal(augment(gradients(2), SIDE, 0.9), gradients(2))
+
+
+def test_jitter_leaves_the_crops_where_they_are() -> None:
+    make_repeatable(0)
+    plain = np.asarray(augment(gradients(3), 24, 0, training=True))
+    make_repeatable(0)
+    changed = np.asarray(augment(gradients(3), 24, 1e-6, training=True))
+    np.testing.assert_allclose(plain, changed, atol=1e-4)
+    make_repeatable(0)
+    assert abs(np.asarray(augment(gradients(3), 24, 0.5, training=True)) - plain).max() > 0.05

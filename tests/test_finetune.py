@@ -6,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.common import command_line, finetuning
+from stages.common.augmentation import ColorJitter
 from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
@@ -79,7 +80,7 @@ def test_training_goes_on_from_the_head(stages: Stages) -> None:
     [
         ({}, 1),
         pytest.param({"early_stopping": 3}, 3, marks=pytest.mark.soak),
-        pytest.param({"augment": "crop"}, 1, marks=pytest.mark.soak),
+        pytest.param({"augment": "crop", "color_jitter": 0.5}, 1, marks=pytest.mark.soak),
     ],
     ids=["plain", "in the final training", "augmented"],
 )
@@ -262,6 +263,23 @@ def test_the_temperature_is_chosen_by_images_that_were_not_trained_on(
     scores_are_the_models(stages, name="finetuned")
 
 
+@pytest.mark.parametrize("share", [0, 0.25])
+def test_crops_have_other_colours_where_that_is_asked_for(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    shares = list[float]()
+
+    def watching(model: keras.Model, *rest: Any) -> Any:
+        shares.extend(each.share for each in model.layers if isinstance(each, ColorJitter))
+        return fit(model, *rest)
+
+    monkeypatch.setattr(finetuning, "fit", watching)
+    stages.run_prefix(augment="crop")
+    stages.run_finetune(augment="crop", color_jitter=share, epochs=1)
+    assert shares == ([share] if share else [])
+    scores_are_the_models(stages, name="finetuned")
+
+
 def last_layer(stages: Stages) -> NDArray[np.float32]:
     """Kernel of the fine-tuned model's last layer."""
     model = keras.saving.load_model(stages.folder / MODEL / "finetuned.keras")
@@ -276,6 +294,7 @@ def last_layer(stages: Stages) -> NDArray[np.float32]:
         ({"batch_norm_momentum": 2}, "--batch_norm_momentum: '2' is not a number from 0 to 1"),
         ({"epochs": -1}, "--epochs: '-1' is not a whole number from 0"),
         ({"augment": "flip"}, "no finetune.augment 'flip'; there are: none, crop"),
+        ({"color_jitter": 1}, "--color_jitter: '1' is not a number from 0 to 0.9"),
         ({"precision": "float16"}, "no finetune.precision 'float16'; there are: auto, float32"),
         ({"warmup": 1.5}, "--warmup: '1.5' is not a number from 0 to 1"),
         ({"lowest_rate": 0}, "--lowest_rate: '0' is not a number above 0 to 1"),

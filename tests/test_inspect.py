@@ -80,9 +80,17 @@ def test_the_pictures_are_those_that_reach_the_network(stages: Stages) -> None:
     assert np.abs(plain - mirror[:, ::-1]).mean() < np.abs(plain - mirror).mean() / 2
 
 
+def test_crops_are_shown_in_the_colours_that_training_sees(stages: Stages) -> None:
+    def crops(**change: Any) -> list[bytes]:
+        stages.run_inspect(augment="crop", **change)
+        return [file.read_bytes() for file in sorted((stages.folder / FOLDER).glob("augmented*"))]
+
+    assert not {*crops()} & {*crops(color_jitter=0.5)}
+
+
 def test_a_second_run_gives_the_same_bytes(stages: Stages) -> None:
     def contents() -> dict[str, bytes]:
-        stages.run_inspect(augment="crop")
+        stages.run_inspect(augment="crop", color_jitter=0.5)
         return {path.name: path.read_bytes() for path in (stages.folder / FOLDER).iterdir()}
 
     assert contents() == contents()

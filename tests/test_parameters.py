@@ -58,6 +58,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "finetune.epochs": (int, 0, 100_000),
     "finetune.slices": (int, 1, 10_000),
     "finetune.batch_size": (int, 1, 65536),
+    "finetune.color_jitter": (float, 0, 0.9),
     "finetune.weight_decay": (float, 0, 10),
     "finetune.label_smoothing": (float, 0, 0.9),
     "finetune.early_stopping": (int, 0, math.inf),

@@ -169,6 +169,7 @@ def test_the_thorough_one_trains_most_of_the_network_on_crops(tmp_path: Path) ->
         "crop",
     )
     assert (recipe.epochs, recipe.learning_rate, recipe.lowest_rate) == (50, 0.001, 0.3)
+    assert options.color_jitter == 0.3
     words = given["prefix@flowers17-mobilenet"]
     assert words[words.index("--augment") + 1] == "crop"
     network = build("mobilenet", 32)

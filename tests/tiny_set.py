@@ -143,7 +143,7 @@ class Stages:
     def run_inspect(self, **changes: Any) -> None:
         from stages.inspect import main
 
-        values = {"augment": "none", "seed": 42} | self.features
+        values = {"augment": "none", "color_jitter": 0, "seed": 42} | self.features
         self.run(main, *self.PAIR, **values | changes)
 
     def run_split(self, **changes: Any) -> None:

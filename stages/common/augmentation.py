@@ -1,4 +1,4 @@
-"""Random crops of pictures, for a network that trains on their pixels."""
+"""Random crops of pictures and changes of their colours, for a network that trains on pixels."""
 
 import math
 from typing import Any
@@ -62,3 +62,37 @@ class RandomCrop(keras.layers.Layer):  # type: ignore[misc]
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(n, side, side, channels)."""
         return (shape[0], self.side, self.side, shape[3])
+
+
+class ColorJitter(keras.layers.Layer):  # type: ignore[misc]
+    """Pictures (n, height, width, 3) from 0 to 255, in training of other colours, each of its own.
+
+    Brightness, contrast and saturation, one after the other, are multiplied by numbers drawn from
+    1 - `share` to 1 + `share`: Howard, "Some improvements on deep convolutional neural network
+    based image classification" (2013). In prediction pictures stay as they are.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__(name="color_jitter", dtype="float32")
+        self.share = share
+        self.seeds = keras.random.SeedGenerator()
+
+    def call(self, pictures: Any, training: bool = False) -> Any:
+        """The pictures, with `training` in other colours."""
+        if not training:
+            return pictures
+        pictures = pictures * self._factors(pictures)
+        for axes_of_grey in ((1, 2, 3), 3):
+            grey = keras.ops.mean(pictures, axis=axes_of_grey, keepdims=True)
+            pictures = grey + (pictures - grey) * self._factors(pictures)
+        return keras.ops.clip(pictures, 0, 255)
+
+    def _factors(self, pictures: Any) -> Any:
+        shape = (keras.ops.shape(pictures)[0], 1, 1, 1)
+        return keras.random.uniform(shape, 1 - self.share, 1 + self.share, seed=self.seeds)
+
+
+def augment(pictures: Any, side: int, color_jitter: float, training: bool | None = None) -> Any:
+    """Random crops of `side` pixels, with a share of `color_jitter` above 0 in random colours."""
+    crops = RandomCrop(side)(pictures, training=training)
+    return ColorJitter(color_jitter)(crops, training=training) if color_jitter else crops

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.augmentation import RandomCrop, crop_side
+from stages.common.augmentation import augment, crop_side
 from stages.common.backbones import build, cut_for, freeze
 from stages.common.batches import Values
 from stages.common.calibration import choose_temperature
@@ -22,7 +22,12 @@ from stages.common.distribution import all_machines, share_batch_norm
 from stages.common.files import read_json, sha256
 from stages.common.keras_quiet import keras
 from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
-from stages.common.options import add_run_options, add_unfreeze_options, reads_pixels
+from stages.common.options import (
+    add_run_options,
+    add_unfreeze_options,
+    color_share,
+    reads_pixels,
+)
 from stages.common.precision import (
     PRECISIONS,
     choose_training_precision,
@@ -73,6 +78,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     add_training_options(parser, "finetune", min_epochs=0)
     add_unfreeze_options(parser)
     parser.add_argument("--batch_norm_momentum", type=number(float, 0, 1), required=True)
+    parser.add_argument("--color_jitter", type=color_share, required=True)
     parser.add_argument("--precision", type=one_of(PRECISIONS, "finetune.precision"), required=True)
     parser.add_argument("--warmup", type=number(float, 0, 1), required=True)
     parser.add_argument("--lowest_rate", type=number(float, 0, 1, open_low=True), required=True)
@@ -119,7 +125,8 @@ def start(
     network = above_the_cut(backbone, classifier, options)
     if crops:
         pictures = keras.Input(source.input_shape[1:])
-        network = keras.Model(pictures, network(RandomCrop(backbone.input_shape[1])(pictures)))
+        seen = augment(pictures, backbone.input_shape[1], options.color_jitter)
+        network = keras.Model(pictures, network(seen))
     return classifier, backbone, network
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from stages.common.backbones import BACKBONES
-from stages.common.command_line import Parser, one_of
+from stages.common.command_line import Parser, number, one_of
 
 
 def add_run_options(parser: Parser) -> None:
@@ -13,6 +13,7 @@ def add_run_options(parser: Parser) -> None:
 
 
 AUGMENTATIONS = ("none", "crop")
+color_share = number(float, 0, 0.9)
 
 
 def reads_pixels(options: argparse.Namespace) -> bool:
