@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.files import (
+    code_digests,
     digest,
     read_csv,
     read_json,
@@ -199,3 +200,10 @@ def test_digests_cover_more_than_one_block(tmp_path: Path) -> None:
     data = b"12345" * 500_000
     path.write_bytes(data)
     assert sha256(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_code_is_told_by_its_bytes() -> None:
+    assert code_digests(["files", "sets"]) == [
+        hashlib.sha256((ROOT / f"stages/common/{module}.py").read_bytes()).hexdigest()
+        for module in ("files", "sets")
+    ]

@@ -156,6 +156,18 @@ def test_checkpoints_of_another_dropout_are_not_used(
     assert "epoch 1/2" in capsys.readouterr().out
 
 
+def test_checkpoints_of_other_code_are_not_used(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as context:
+        context.setattr(command_line, "PARENT", -1)  # By which the checkpoints stay.
+        context.setattr(finetuning, "code_digests", lambda modules: [*modules])
+        stages.run_finetune()
+    capsys.readouterr()
+    stages.run_finetune()
+    assert "epoch 1/2" in capsys.readouterr().out
+
+
 def test_crops_train_the_whole_network_from_pixels(
     stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from stages.common.backbones import BACKBONES, POOLINGS, build, load_weights
 from stages.common.command_line import Parser, UserError, number, one_of
 from stages.common.devices import all_gpus, on_each_device
-from stages.common.files import sha256
+from stages.common.files import code_digests, sha256
 from stages.common.images import CROPS, VIEWS, Crop, Pixels, decode_all, decode_rows, see
 from stages.common.kept import Kept
 from stages.common.keras_quiet import keras, tensorflow
@@ -182,7 +182,6 @@ def recipe(options: argparse.Namespace, precision: str, weights: Path, what: str
 
     `what` says which of the network's values are taken.
     """
-    folder = Path(__file__).parent
     code = (
         "backbones",
         "demo_backbone",
@@ -199,7 +198,7 @@ def recipe(options: argparse.Namespace, precision: str, weights: Path, what: str
         "crop": options.crop,
         "precision": precision,
         "values": what,
-        "code": [sha256(folder / f"{module}.py") for module in code],
+        "code": code_digests(code),
         "versions": [each.__version__ for each in (keras, np, PIL, tensorflow)],
         "devices": [each.device_type for each in tensorflow.config.list_physical_devices()],
     }

@@ -19,8 +19,8 @@ from stages.common.batches import Values
 from stages.common.calibration import choose_temperature
 from stages.common.command_line import Parser, number, one_of, outlives_dvc
 from stages.common.distribution import all_machines, share_batch_norm
-from stages.common.files import read_json, sha256
-from stages.common.keras_quiet import keras
+from stages.common.files import code_digests, read_json, sha256
+from stages.common.keras_quiet import keras, tensorflow
 from stages.common.models import apply_temperature, load_model, save_model, set_flat_weights
 from stages.common.options import (
     add_run_options,
@@ -53,16 +53,33 @@ from stages.common.training import (
     recipe_of,
 )
 
+CODE = (
+    "augmentation",
+    "backbones",
+    "batches",
+    "demo_backbone",
+    "distribution",
+    "finetuning",
+    "hub_backbones",
+    "imbalance",
+    "models",
+    "precision",
+    "splits",
+    "training",
+)
+"""Modules that decide what comes out of a training."""
+
 
 def checkpoints(options: Namespace, inputs: Sequence[Path]) -> Path:
     """The folder for this training's checkpoints, cleared of those of any other training.
 
-    Its name is a digest of the options, of the input files, and of the precision that this machine
-    trains in, so that a run with others never goes on from them.
+    Its name is a digest of the options, of the input files, of the code and its libraries, and of
+    the precision that this machine trains in, so that a run with others never goes on from them.
     """
     precision = choose_training_precision(options.precision)
-    digests = [sha256(path) for path in inputs]
-    state = json.dumps([sorted(vars(options).items()), precision, digests])
+    digests = [sha256(path) for path in inputs] + code_digests(CODE)
+    versions = [each.__version__ for each in (keras, np, tensorflow)]
+    state = json.dumps([sorted(vars(options).items()), precision, digests, versions])
     folder = Path("data/checkpoints", options.set, options.backbone)
     key = hashlib.sha256(state.encode()).hexdigest()[:16]
     for other in folder.glob("*"):
