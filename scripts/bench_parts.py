@@ -7,9 +7,10 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar
 
 import numpy as np
@@ -350,20 +351,29 @@ class Scale:
     def measure(self) -> dict[str, float]:
         """Each stage at each size: gigabytes at the largest, seconds an image from size to size."""
         sizes = self.bench.plan.scale or self.sizes
-        done = [self.run_stages(workspace) for workspace in self.workspaces]
+        commands = [stage_commands(workspace.folder) for workspace in self.workspaces]
         measured = {}
-        for stage in done[0]:
-            each = marginal_seconds(sizes, [stages[stage].processor for stages in done])
+        for stage in ("survey", "split", "features", "prefix", "head", "finetune", "evaluate"):
+            done = self.run_in_turn([words[stage] for words in commands])
+            each = marginal_seconds(sizes, [median(run.processor for run in runs) for runs in done])
             measured[f"scale {stage} first"], measured[f"scale {stage} last"] = each[0], each[-1]
-            measured[f"scale {stage} least"] = done[0][stage].peak / 1e9
-            measured[f"scale {stage} peak"] = done[-1][stage].peak / 1e9
+            measured[f"scale {stage} least"] = done[0][0].peak / 1e9
+            measured[f"scale {stage} peak"] = done[-1][0].peak / 1e9
         return measured
 
-    def run_stages(self, workspace: Workspace) -> dict[str, Done]:
-        """Run the stages with the commands that DVC would give them."""
-        commands = stage_commands(workspace.folder)
-        stages = ("survey", "split", "features", "prefix", "head", "finetune", "evaluate")
-        return {stage: workspace.python(*commands[stage]) for stage in stages}
+    def run_in_turn(self, commands: Sequence[Sequence[str]]) -> list[list[Done]]:
+        """Runs of a stage by each workspace's command: of each but the largest, four.
+
+        Two before the largest's and two after it, as other work on the machine comes and goes.
+        """
+        done: list[list[Done]] = [[] for _ in commands]
+        *smaller, largest = range(len(commands))
+        for place in (*smaller, *smaller, largest, *smaller, *smaller):
+            workspace = self.workspaces[place]
+            # What a run keeps of the network's values would spare the next one the network.
+            shutil.rmtree(workspace.folder / "data/kept", ignore_errors=True)
+            done[place].append(workspace.python(*commands[place]))
+        return done
 
 
 class Rows:

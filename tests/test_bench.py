@@ -7,6 +7,8 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from scripts.bench import forward_alone, main, parse, plan_of, read_old
 from scripts.bench_images import generated_picture, pictures, unpack, write_archive
 from scripts.bench_lines import LINES, STAGES, shares
 from scripts.bench_machine import machine_facts, processor_of
-from scripts.bench_parts import recipe, resized_set
+from scripts.bench_parts import Scale, recipe, resized_set
 from scripts.bench_statistics import (
     Goal,
     Line,
@@ -341,3 +343,24 @@ def test_the_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     peaks = [each["median"] for each in result["lines"] if each["unit"] == "GB"]
     assert len(peaks) == len(STAGES)
     assert all(0.03 < peak < 10 for peak in peaks)
+
+
+def test_small_sets_run_in_turn_with_the_large_one_and_nothing_is_known(tmp_path: Path) -> None:
+    ran = []
+
+    def workspace(name: str) -> Any:
+        kept = tmp_path / name / "data/kept"
+
+        def python(word: str) -> str:
+            assert not kept.exists()
+            kept.mkdir(parents=True)
+            ran.append(name)
+            return f"{name} {word}"
+
+        return SimpleNamespace(folder=tmp_path / name, python=python)
+
+    scale = Scale.__new__(Scale)
+    scale.workspaces = [workspace(name) for name in "abc"]
+    done: Any = scale.run_in_turn([["x"], ["y"], ["z"]])
+    assert "".join(ran) == "ababcabab"
+    assert done == [["a x"] * 4, ["b y"] * 4, ["c z"]]
