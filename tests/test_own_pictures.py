@@ -49,7 +49,7 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, dict[str, by
     return clone, pictures
 
 
-RUNS = {
+RUNS: dict[str, list[tuple[str, ...]]] = {
     "run": [("exp", "run", "-S", "split.seed=7", TARGET)],
     "temp": [("exp", "run", "--temp", "-S", "split.seed=8", TARGET)],
     "queue": [("exp", "run", "--queue", "-S", "split.seed=9", TARGET), ("queue", "start")],
