@@ -12,26 +12,26 @@ help:  ## list these targets
 
 setup: .venv/installed  ## install the pinned requirements into .venv, and nothing else
 
-.venv/installed: requirements.txt scripts/setup.sh
-	@sh scripts/setup.sh
+.venv/installed: requirements.txt tools/setup.sh
+	@sh tools/setup.sh
 
 hub: setup  ## add KerasHub's networks to .venv: 57 MB to download, 204 MB on disk
-	@sh scripts/setup.sh hub
+	@sh tools/setup.sh hub
 
 onnx: setup  ## add what exports to ONNX to .venv: 36 MB to download, 120 MB on disk
-	@sh scripts/setup.sh onnx
+	@sh tools/setup.sh onnx
 
 s3: setup  ## add DVC's S3 remotes to .venv: 70 MB on disk
-	@sh scripts/setup.sh s3
+	@sh tools/setup.sh s3
 
 ray: setup  ## add Ray to .venv, for extraction on a cluster: 135 MB to download, 420 MB on disk
-	@sh scripts/setup.sh ray
+	@sh tools/setup.sh ray
 
 upkeep: setup  ## add the tools of audit, sbom, licences and mutants to .venv
-	@sh scripts/setup.sh upkeep
+	@sh tools/setup.sh upkeep
 
 demo: setup  ## make a flower classifier from drawn flowers: no images to download, some three minutes
-	@.venv/bin/python -m scripts.demo
+	@.venv/bin/python -m tools.demo
 
 # Each file's tests stay together and in order, as they share fixtures.
 IN_PARALLEL = -n logical --maxprocesses 4 --dist loadfile
@@ -64,7 +64,7 @@ soak: setup  ## kill the pipeline 100 times, or KILLS=n; caches, interrupts, sam
 lint: setup  ## check format, lint and types
 	@.venv/bin/ruff format --check
 	@.venv/bin/ruff check
-	@.venv/bin/mypy stages scripts tests
+	@.venv/bin/mypy stages tools scripts tests
 
 LOCKS = requirements.txt requirements-hub.txt requirements-onnx.txt requirements-ray.txt
 

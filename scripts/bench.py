@@ -26,7 +26,7 @@ from scripts.bench_parts import FULL_PARTS, PARTS, SIZES, Bench, Plan
 from scripts.bench_statistics import comparison_table, goal_table, result_table, summarize, table
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import read_json, write_json
-from stages.common.sets import SETS
+from stages.sources.sets import SETS
 
 OUTPUT = Path("metrics/bench/result.json")
 FULL = Plan(

@@ -11,8 +11,8 @@ from PIL import Image
 
 from stages.common.command_line import UserError
 from stages.common.files import replacing, sha256
-from stages.common.mirror import VARIABLE
-from stages.common.sets import SETS
+from stages.sources.mirror import VARIABLE
+from stages.sources.sets import SETS
 
 NEIGHBOUR = Path("../shared/mirror")
 SIDES = (500, 667)

@@ -20,13 +20,15 @@ import numpy as np
 from PIL import Image
 
 from stages import features
-from stages.common import extract, images
-from stages.common.backbones import build, pooling_layer
 from stages.common.command_line import Parser, run
-from stages.common.extract import BATCH_SIZE
-from stages.common.keras_quiet import keras, tensorflow
-from stages.common.precision import set_precision
-from stages.common.sets import SETS
+from stages.extraction import extract
+from stages.extraction.forward import BATCH_SIZE
+from stages.networks.backbones import build, pooling_layer
+from stages.networks.keras_quiet import keras, tensorflow
+from stages.networks.precision import set_precision
+from stages.pictures import decoding
+from stages.pictures import reading as images
+from stages.sources.sets import SETS
 
 SIDE = 2048
 """Of the square matrices that are multiplied."""
@@ -126,7 +128,7 @@ def features_parts(arguments: Sequence[str]) -> dict[str, float]:
         return computed_by(clock.timed("forward", network), counted, kept)
 
     computed_by = extract.compute_here
-    read, resize, decode = images.read_members, Image.Image.resize, images.decode
+    read, resize, decode = images.read_members, Image.Image.resize, decoding.decode
     with (
         mock.patch.object(extract, "compute_here", compute_here),
         mock.patch.object(extract, "extract", clock.timed("loop", extract.extract)),

@@ -19,10 +19,10 @@ import yaml
 from scripts.bench_images import mirror, pictures, unpack, write_archive
 from scripts.bench_statistics import marginal_seconds, scaled_seconds
 from scripts.bench_workspace import Done, Workspace, run
-from scripts.recipe import RECIPES, command
 from stages.common.command_line import UserError
 from stages.common.files import read_csv, write_csv, write_json
-from stages.common.sets import SETS
+from stages.sources.sets import SETS
+from tools.recipe import RECIPES, command
 
 SET = "flowers17"
 EPOCHS = 10
@@ -90,7 +90,7 @@ class Bench:
 
 
 def resized_set(name: str, images: int) -> str:
-    """Code after stages/common/sets.py that makes a set one of `images` images in order of class.
+    """Code after stages/sources/sets.py that makes a set one of `images` images in order of class.
 
     The share of each class that trains in the `ordered` protocol stays; there is no other file than
     the archive. Raises UserError where the classes do not come out even.

@@ -56,7 +56,7 @@ class Workspace:
     """A copy of this repository's files with its own Git, cache and parameters.
 
     `files` names the folder that stands in for downloads; `parameters` are set over those of
-    params.yaml, `code` is put after stages/common/sets.py.
+    params.yaml, `code` is put after stages/sources/sets.py.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Workspace:
         copy_repository(self.folder)
         write_shim(folder / "bin", self.log)
         set_parameters(self.folder / "params.yaml", parameters)
-        with (self.folder / "stages/common/sets.py").open("a", encoding="utf-8") as file:
+        with (self.folder / "stages/sources/sets.py").open("a", encoding="utf-8") as file:
             file.write(code)
         for words in (
             ("init", "--quiet"),

@@ -1,4 +1,4 @@
-"""Send pictures to a running `stages.serve` from several threads, and say how it bore it.
+"""Send pictures to a running `tools.serve` from several threads, and say how it bore it.
 
 python -m scripts.load_test http://127.0.0.1:8000 flowers/ --requests 200 --threads 8
 """
@@ -16,7 +16,7 @@ import numpy as np
 import requests
 
 from stages.common.command_line import UserError, number, run
-from stages.common.pictures import find_pictures, printable
+from tools.pictures import find_pictures, printable
 
 
 class Load(NamedTuple):
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         _, reason = load.failures.popitem()
         raise UserError(
             f"{options.address} answered none of {load.lost} requests ({reason}); "
-            "give the address that `python -m stages.serve MODEL` prints"
+            "give the address that `python -m tools.serve MODEL` prints"
         )
     print(load.describe())
     if load.lost:

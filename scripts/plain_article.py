@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from scripts.plain_guide import Stopwatch
-from stages.common.keras_quiet import keras, tensorflow
+from stages.networks.keras_quiet import keras, tensorflow
 
 SIZE = 250
 BATCH = 32

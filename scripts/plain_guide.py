@@ -11,7 +11,7 @@ import json
 import time
 from pathlib import Path
 
-from stages.common.keras_quiet import keras
+from stages.networks.keras_quiet import keras
 
 SIZE = 224
 BATCH = 32

@@ -2,7 +2,7 @@
 
     python -m stages.collect --set roses
 
-Reads data/own/SET, see `stages.common.own_folder` for its layouts, and writes data/raw/SET/:
+Reads data/own/SET, see `stages.sources.own_folder` for its layouts, and writes data/raw/SET/:
 pictures.csv, a row a picture with the digest of its bytes, and source.json. The pictures stay where
 they are; by their digests a changed one is known.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stages.common.command_line import Parser, UserError, run
 from stages.common.files import replacing, sha256, write_csv, write_json
-from stages.common.own_folder import (
+from stages.sources.own_folder import (
     LABELS,
     check_classes,
     check_folders,
@@ -23,7 +23,7 @@ from stages.common.own_folder import (
     places_by_table,
     tidy_class_names,
 )
-from stages.common.sets import COLUMNS, PICTURES, SETS
+from stages.sources.sets import COLUMNS, PICTURES, SETS
 
 Row = tuple[str, str, str, str, str]
 

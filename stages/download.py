@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.command_line import Parser, UserError, one_of, run
-from stages.common.demo_flowers import write_demo_set
-from stages.common.fetch import PAUSES, fetch
 from stages.common.files import digest, link_or_copy, replacing, sha256, write_json
-from stages.common.mirror import find_in_mirror
 from stages.common.progress import progress_bar
-from stages.common.sets import SETS, ImageSet, SourceFile
+from stages.sources.demo_flowers import write_demo_set
+from stages.sources.fetch import PAUSES, fetch
+from stages.sources.mirror import find_in_mirror
+from stages.sources.sets import SETS, ImageSet, SourceFile
 
 MOST_UNPACKED = (100_000_000, 20)
 """What an archive may unpack to: so many bytes, and so many times its own size.

@@ -21,10 +21,11 @@ from scipy.sparse.csgraph import connected_components
 
 from stages.common.command_line import Parser, number, run
 from stages.common.files import write_csv
-from stages.common.images import Pixels, decode_all
 from stages.common.progress import progress_bar
-from stages.common.readable import readable_rows
-from stages.common.sets import find_set, read_labels
+from stages.pictures.decoding import Pixels
+from stages.pictures.readable import readable_rows
+from stages.pictures.reading import decode_all
+from stages.sources.sets import find_set, read_labels
 
 SIDE = 128
 """Pictures are compared as squares of so many pixels."""

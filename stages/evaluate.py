@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.common.arrays import read_array
 from stages.common.command_line import Parser, run
 from stages.common.files import read_json, replacing, write_csv, write_json
-from stages.common.model_card import write_card
-from stages.common.results import read_array
-from stages.common.scores import (
+from stages.pictures.splits import SplitTable, read_split
+from stages.scoring.model_card import write_card
+from stages.scoring.scores import (
     all_scores,
     confusion,
     mcnemar,
@@ -27,7 +28,6 @@ from stages.common.scores import (
     recall,
     reliability,
 )
-from stages.common.splits import SplitTable, read_split
 
 MODELS = ("head", "finetuned")
 PREDICTION_COLUMNS = ("image", "truth", "prediction", "probability", "truth_probability")

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.common.command_line import Parser, one_of, run
-from stages.common.extract import load_pictures
 from stages.common.files import read_csv, read_json, replacing, write_json
-from stages.common.images import CROPS, Pixels
-from stages.common.keras_quiet import keras, tensorflow
-from stages.common.models import load_model
-from stages.common.options import add_run_options
 from stages.common.progress import say
-from stages.common.report_tables import confident_mistakes, parse_predictions, sample_right
-from stages.common.sets import find_set
+from stages.extraction.extract import load_pictures
+from stages.networks.keras_quiet import keras, tensorflow
+from stages.networks.model_files import load_model
+from stages.networks.options import add_run_options
+from stages.pictures.decoding import CROPS, Pixels
+from stages.reporting.tables import confident_mistakes, parse_predictions, sample_right
+from stages.sources.sets import find_set
 
 PICTURES = 4
 """Of each kind: mistakes, and right ones."""

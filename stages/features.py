@@ -10,19 +10,19 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.common.backbones import BACKBONES, pooling_layer
 from stages.common.command_line import Parser, run
-from stages.common.extract import (
+from stages.common.files import read_json, write_json
+from stages.extraction.extract import (
     add_engine_option,
     add_image_options,
     extract_set,
     image_side,
-    load_backbone,
     recipe,
 )
-from stages.common.files import read_json, write_json
-from stages.common.keras_quiet import keras
-from stages.common.sets import find_set
+from stages.extraction.forward import load_backbone
+from stages.networks.backbones import BACKBONES, pooling_layer
+from stages.networks.keras_quiet import keras
+from stages.sources.sets import find_set
 
 
 def parse(arguments: Sequence[str]) -> Namespace:

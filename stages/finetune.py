@@ -12,9 +12,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.common.arrays import read_array
 from stages.common.command_line import Parser, number, run
 from stages.common.files import replacing
-from stages.common.results import HISTORY_COLUMNS, history_path, read_array, write_history
+from stages.training.history import HISTORY_COLUMNS, history_path, write_history
 
 
 def pass_through(models: Path, history: Path) -> None:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
         pass_through(models, history_path(options.set, options.backbone, "finetuned"))
         return
     # Here, as TensorFlow takes seconds to load.
-    from stages.common.finetuning import fine_tune
+    from stages.training.finetuning import fine_tune
 
     fine_tune(arguments)
 

@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common.backbones import BACKBONES, build, load_weights
-from stages.common.calibration import choose_temperature
+from stages.common.arrays import read_array, write_array
 from stages.common.command_line import Parser, UserError, number, one_of, run
 from stages.common.files import read_json, write_json
-from stages.common.imbalance import image_weights
-from stages.common.keras_quiet import keras
-from stages.common.logistic import choose_strength, fit_logistic
-from stages.common.models import (
+from stages.common.progress import say
+from stages.networks.backbones import BACKBONES, build, load_weights
+from stages.networks.classifier import (
     NORMALIZE,
     adapt_head,
     apply_temperature,
@@ -32,28 +30,18 @@ from stages.common.models import (
     build_classifier,
     build_head,
     flat_weights,
-    save_model,
 )
-from stages.common.progress import say
-from stages.common.results import (
-    HISTORY_COLUMNS,
-    History,
-    history_path,
-    read_array,
-    write_array,
-    write_history,
-)
-from stages.common.scores import log_loss
-from stages.common.splits import Rows, choose_rows, read_split
-from stages.common.training import (
-    add_training_options,
-    choose_reports,
-    fit,
-    make_repeatable,
-    predict,
-    predict_views,
-    recipe_of,
-)
+from stages.networks.keras_quiet import keras
+from stages.networks.model_files import save_model
+from stages.pictures.splits import Rows, choose_rows, read_split
+from stages.scoring.scores import log_loss
+from stages.training.calibration import choose_temperature
+from stages.training.fit import choose_reports, fit, make_repeatable
+from stages.training.history import HISTORY_COLUMNS, History, history_path, write_history
+from stages.training.imbalance import image_weights
+from stages.training.logistic import choose_strength, fit_logistic
+from stages.training.prediction import predict, predict_views
+from stages.training.recipe import add_training_options, recipe_of
 
 KINDS = ("mlp", "logistic")
 

@@ -18,24 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.common.augmentation import augment, crop_side
-from stages.common.backbones import BACKBONES
 from stages.common.command_line import Parser, UserError, any_seed, one_of, run
-from stages.common.extract import BATCH_SIZE, add_image_options, image_side, load_pictures
 from stages.common.files import read_json, replacing, write_json
-from stages.common.imagenet import (
+from stages.common.progress import progress_bar, say
+from stages.extraction.extract import add_image_options, image_side, load_pictures
+from stages.extraction.forward import BATCH_SIZE
+from stages.networks.augmentation import augment, crop_side
+from stages.networks.backbones import BACKBONES
+from stages.networks.imagenet import (
     PLAUSIBLE,
     class_names,
     has_classifier,
     load_classifier,
     preprocess,
 )
-from stages.common.images import Pixels, see
-from stages.common.keras_quiet import keras
-from stages.common.options import AUGMENTATIONS, color_share
-from stages.common.progress import progress_bar, say
-from stages.common.readable import readable_rows
-from stages.common.sets import find_set, read_labels
+from stages.networks.keras_quiet import keras
+from stages.networks.options import AUGMENTATIONS, color_share
+from stages.pictures.decoding import Pixels
+from stages.pictures.readable import readable_rows
+from stages.pictures.views import see
+from stages.sources.sets import find_set, read_labels
 
 PICTURES = 12
 AUGMENTED = 6

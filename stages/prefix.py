@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common.arrays import write_array
 from stages.common.command_line import Parser, run
 from stages.common.files import write_json
-from stages.common.results import write_array
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
         write_json(path.with_suffix(".json"), {"unfreeze": options.unfreeze})
         return
     # Here, as TensorFlow takes seconds to load.
-    from stages.common.activations import cache_activations
+    from stages.extraction.activations import cache_activations
 
     cache_activations(arguments)
 

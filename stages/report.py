@@ -21,9 +21,10 @@ from PIL import Image
 
 from stages.common.command_line import Parser, UserError, run
 from stages.common.files import read_csv, read_json, replacing
-from stages.common.images import decode, read_members
 from stages.common.progress import progress_bar
-from stages.common.report_charts import (
+from stages.pictures.decoding import decode
+from stages.pictures.reading import read_members
+from stages.reporting.charts import (
     Chart,
     HeatMap,
     IntervalChart,
@@ -33,8 +34,8 @@ from stages.common.report_charts import (
     line_chart,
     reliability_diagram,
 )
-from stages.common.report_duplicates import DuplicateGroup, parse_duplicates
-from stages.common.report_inspect import (
+from stages.reporting.duplicates import DuplicateGroup, parse_duplicates
+from stages.reporting.inspection import (
     Explanation,
     Inspection,
     Survey,
@@ -42,7 +43,7 @@ from stages.common.report_inspect import (
     parse_inspection,
     summarise_set,
 )
-from stages.common.report_tables import (
+from stages.reporting.tables import (
     MODELS,
     SCORES,
     ClassRow,
@@ -66,8 +67,8 @@ from stages.common.report_tables import (
     sample_classes,
     sample_right,
 )
-from stages.common.report_times import Use, as_script, parse_use, tabulate_times
-from stages.common.sets import find_set
+from stages.reporting.times import Use, as_script, parse_use, tabulate_times
+from stages.sources.sets import find_set
 
 PARAMETERS = (
     "dropout", "seed", "repeats", "refit", "class_weight", "sets", "own", "backbones", "fusions",
@@ -76,7 +77,7 @@ PARAMETERS = (
 )  # fmt: skip
 """What params.yaml holds at its top level."""
 PICTURE_SIDE, THUMB_SIDE = 240, 96
-TEMPLATES = Path(__file__).parent / "common"
+TEMPLATES = Path(__file__).parent / "reporting"
 
 
 @dataclass(frozen=True)
@@ -414,7 +415,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report_template.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         sets=sets,
         runs=runs,
         duplicates=duplicates,

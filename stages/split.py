@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from stages.common.command_line import Parser, UserError, any_seed, number, one_of, run
 from stages.common.files import read_csv, write_csv
-from stages.common.readable import readable_rows
-from stages.common.sets import ImageSet, find_set, picture_keys, read_labels, read_mat
-from stages.common.splits import UNREADABLE, part_columns
+from stages.pictures.readable import readable_rows
+from stages.pictures.splits import UNREADABLE, part_columns
+from stages.sources.sets import ImageSet, find_set, picture_keys, read_labels, read_mat
 
 PARTS = ("train", "val", "test")
 PROTOCOLS = ("stratified", "official", "ordered")

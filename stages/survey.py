@@ -16,10 +16,11 @@ from PIL import ExifTags, Image
 
 from stages.common.command_line import Parser, UserError, one_of, run
 from stages.common.files import write_csv
-from stages.common.images import FORMATS, decode, read_members
 from stages.common.progress import progress_bar
-from stages.common.readable import survey_path
-from stages.common.sets import find_set, read_labels
+from stages.pictures.decoding import FORMATS, decode
+from stages.pictures.readable import survey_path
+from stages.pictures.reading import read_members
+from stages.sources.sets import find_set, read_labels
 
 COLUMNS = ("image", "class", "width", "height")
 UNREADABLE = ("stop", "skip")

@@ -11,12 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stages.common.backbones import BACKBONES, SHIPPED_WEIGHTS, build
 from stages.common.command_line import Parser, any_seed, one_of, run
 from stages.common.files import replacing, sha256, write_json
-from stages.common.keras_downloads import keras_downloads
-from stages.common.keras_quiet import keras
 from stages.common.progress import say
+from stages.networks.backbones import BACKBONES, SHIPPED_WEIGHTS, build
+from stages.networks.keras_downloads import keras_downloads
+from stages.networks.keras_quiet import keras
 
 
 def get_weights(name: str, weights: str, seed: int) -> tuple[keras.Model, dict[str, Any]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from stages.common import sets
-from stages.common.sets import SETS
+from stages.sources import sets
+from stages.sources.sets import SETS
 from tests.hostile_site import Site, serving
 from tests.small_clone import Reference, SmallClone
 from tests.tiny_set import TINY, Stages

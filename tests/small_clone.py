@@ -22,12 +22,12 @@ class SmallClone(Clone):
         del changes[r"^(  kind:).*"]  # The logistic head is as fast, and the one by default.
         super().__init__(folder, changes)
         self.edit(
-            "stages/common/demo_flowers.py",
+            "stages/sources/demo_flowers.py",
             "IMAGES_OF_A_SPECIES = 80",
             f"IMAGES_OF_A_SPECIES = {IMAGES_OF_A_SPECIES}",
         )
         self.edit(
-            "stages/common/sets.py",
+            "stages/sources/sets.py",
             "images=1360,\n            class_names=DEMO_NAMES",
             f"images={CLASSES * IMAGES_OF_A_SPECIES},\n            class_names=DEMO_NAMES",
         )

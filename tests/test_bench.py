@@ -35,7 +35,7 @@ from scripts.bench_statistics import (
 )
 from scripts.bench_workspace import KILOBYTE, StageRun, parse_log, run, write_shim
 from stages.common.command_line import UserError
-from stages.common.sets import SETS
+from stages.sources.sets import SETS
 from tests.tiny_set import ROOT
 
 RATIO = Line("ratio", "times", "slow", "fast", Goal(4), whole_set=True)
@@ -306,7 +306,7 @@ def test_the_plain_guide_follows_the_recipe() -> None:
 
 def test_the_plain_article_follows_the_recipe(tmp_path: Path) -> None:
     from scripts.plain_article import LAST_LAYERS, MOMENTUM, SIZE, classifier, pictures
-    from stages.common.keras_quiet import keras
+    from stages.networks.keras_quiet import keras
 
     article = recipe("article")
     assert article["features.image_size"] == SIZE

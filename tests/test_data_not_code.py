@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.common.checkpoints import Checkpoints
 from stages.common.command_line import UserError
-from stages.common.keras_quiet import keras
-from stages.common.models import load_model, save_model
+from stages.networks.keras_quiet import keras
+from stages.networks.model_files import load_model, save_model
+from stages.training.checkpoints import Checkpoints
 from tests.tiny_set import ROOT, Stages
 
 
@@ -256,7 +256,7 @@ def test_every_array_that_a_stage_reads_is_in_this_list() -> None:
         for path in (ROOT / "stages").rglob("*.py")
         if "np.load(" in path.read_text("utf-8")
     }
-    assert readers == {"stages/common/results.py", "stages/common/checkpoints.py"}
+    assert readers == {"stages/common/results.py", "stages/training/checkpoints.py"}
     text = "".join(path.read_text("utf-8") for path in (ROOT / "stages").rglob("*.py"))
     assert not re.search(r"\b(pickle|marshal|shelve|dill|joblib|eval|exec)\b", text)
     assert text.count("read_array(") == 1 + 7
@@ -295,7 +295,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from stages.common.command_line import UserError
-from stages.common.models import load_model
+from stages.networks.models import load_model
 path, rng = Path(sys.argv[1]), np.random.default_rng(0)
 whole, counts = path.read_bytes(), [0, 0]
 for case in range(int(sys.argv[2])):

@@ -14,7 +14,7 @@ import yaml
 from stages import download, report
 from stages.common.command_line import run
 from stages.common.files import digest
-from stages.common.sets import SETS, SourceFile
+from stages.sources.sets import SETS, SourceFile
 from tests.tiny_set import TINY, Stages
 
 pytestmark = pytest.mark.soak

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.common.images import FORMATS
+from stages.pictures.decoding import FORMATS
 from tests.tiny_set import ROOT
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from stages.common.command_line import process_use
-from stages.common.images import decode
+from stages.pictures.decoding import decode
 from stages.survey import picture_size
 
 whole = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]

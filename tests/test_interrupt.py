@@ -134,7 +134,7 @@ def test_an_interrupt_in_the_midst_of_the_work(
 FITTING = """
 import numpy as np
 from stages.common.command_line import run
-from stages.common.logistic import fit_logistic
+from stages.training.logistic import fit_logistic
 rng = np.random.default_rng(0)
 features = rng.normal(size=(20_000, 1, 1000)).astype(np.float32)
 run(lambda _: fit_logistic(features, rng.integers(100, size=20_000), [1e6], 100))
@@ -176,7 +176,7 @@ def test_an_interrupt_when_the_work_is_done(tmp_path: Path) -> None:
 def test_an_interrupt_while_tensorflow_is_loaded(seconds: float, tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = "import stages; print('now', flush=True); "
-    process = run_python(code + "import stages.common.keras_quiet; input()", log)
+    process = run_python(code + "import stages.networks.keras_quiet; input()", log)
     text = interrupt(process, log, after(seconds, "now"))
     assert process.returncode == -signal.SIGINT
     assert text == f"now\nstarting TensorFlow\n{KEPT}\n"

@@ -27,7 +27,7 @@ KILLS = 6
 STAGE = """
 import sys
 from stages import download
-from stages.common import sets
+from stages.sources import sets
 from stages.common.command_line import run
 sets.BASE_URL, digest, images = sys.argv[1], sys.argv[2], int(sys.argv[3])
 del sys.argv[1:4]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stages.common.batches import Batches
-from stages.common.extract import compute_here, extract
 from stages.common.files import release
-from stages.common.kept import Kept
-from stages.common.training import predict
+from stages.extraction.extract import compute_here, extract
+from stages.extraction.kept import Kept
+from stages.training.batches import Batches
+from stages.training.prediction import predict
 
 STATM = Path("/proc/self/statm")
 pytestmark = pytest.mark.skipif(not STATM.exists(), reason="needs Linux's /proc")

@@ -13,7 +13,7 @@ from tests.tiny_set import ROOT
 RUN = """
 import sys
 from pathlib import Path
-from stages.common.sets import SETS
+from stages.sources.sets import SETS
 from tests.tiny_set import TINY, Stages
 
 SETS["tiny"] = TINY

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_collect import picture
+from tests.stages.test_collect import picture
 from tests.test_repro import SHRUNK, Clone
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from stages.common.command_line import UserError
 from stages.common.files import read_csv, read_json
-from stages.common.images import decode_rows
-from stages.common.samples import find_samples, read_samples
-from stages.export import pictures_for
-from tests.test_collect import picture
+from stages.pictures.reading import decode_rows
+from tests.stages.test_collect import picture
 from tests.tiny_set import Stages
+from tools.export import pictures_for
+from tools.samples import find_samples, read_samples
 
 CLASSES = {"जैस्मिन": 12, "red rose": 9, "weiß": 5}
 KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
@@ -102,7 +102,7 @@ def test_new_pictures_alone_are_looked_at_and_the_bytes_are_those_of_a_cold_run(
         seen.extend(names[row] for row in rows)
         yield from decode_rows(archive, names, rows, *others)
 
-    monkeypatch.setattr("stages.common.extract.decode_rows", noting)
+    monkeypatch.setattr("stages.extraction.extract.decode_rows", noting)
     own = mine.folder / "data/own/mine"
     add_pictures(mine.folder, 50, {"weiß": 2, "a new class": 3})
     (own / "red rose/deep1/13.png").unlink()

@@ -91,7 +91,7 @@ FLAGS = ["split.group_duplicates", "predict.average_views", "predict.calibrate"]
 LISTS = ["sets", "own", "backbones", "fusions"]
 """What the graph is made of: their names go to `--set` and `--backbone`."""
 BY_THE_NETWORK = ["finetune.unfreeze"]
-"""Looked at when the network is there: tests/test_common_backbones.py."""
+"""Looked at when the network is there: tests/networks/test_backbones.py."""
 
 Parameters = dict[str, Any]
 
@@ -103,7 +103,7 @@ class ParsedError(Exception):
 @pytest.fixture(autouse=True)
 def with_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is not always installed."""
-    monkeypatch.setattr("stages.common.extract.find_spec", lambda name: name)
+    monkeypatch.setattr("stages.extraction.extract.find_spec", lambda name: name)
 
 
 def changed(name: str, value: Any) -> Parameters:

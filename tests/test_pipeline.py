@@ -1,23 +1,22 @@
 """The contracts of dvc.yaml, params.yaml and requirements.txt."""
 
-import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from stages.common.code import imported_modules
 from tests.tiny_set import ROOT, default_parameters
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
-TOOLS = {"export", "predict", "serve"}
-"""Scripts for using what the pipeline made; they are no part of it, so dvc.yaml leaves them out."""
 TENSORFLOW_STAGES = {"weights", "inspect", "features", "prefix", "head", "finetune", "explain"}
 
 
@@ -37,31 +36,32 @@ def scripts(name: str) -> list[Path]:
     return [ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules]
 
 
-def imported(path: Path) -> set[Path]:
-    """Modules of this repository that a file imports, directly and through others."""
-    found: set[Path] = set()
-    todo = [path]
-    while todo:
-        for node in ast.walk(ast.parse(todo.pop().read_text("utf-8"))):
-            names = []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [each.name for each in node.names]
-            modules = {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names}
-            new = {module for module in modules if module.is_file()} - found
-            found |= new
-            todo += new
-    return found
+def packages_of(modules: Iterable[Path]) -> set[str]:
+    """The packages of stages/ that hold some of the modules."""
+    return {f"stages/{path.parent.name}" for path in modules if path.parent != ROOT / "stages"}
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_every_module_it_imports_and_no_other(name: str) -> None:
-    modules = {path for script in scripts(name) for path in {script} | imported(script)}
-    expected = {str(path.relative_to(ROOT)) for path in modules}
+def test_a_stage_depends_on_its_script_and_every_package_it_imports_and_no_other(name: str) -> None:
+    code = {str(path.relative_to(ROOT)) for path in scripts(name)}
+    code |= packages_of(module for path in scripts(name) for module in imported_modules(path))
     deps = STAGES[name]["deps"]
-    assert {dep for dep in deps if dep.endswith(".py")} == expected
+    assert {dep for dep in deps if dep.startswith("stages/")} == code
     assert len(deps) == len(set(deps))
+
+
+def test_packages_import_each_other_in_no_circle() -> None:
+    """Each imports only what stands before it."""
+    order = [
+        "common", "pictures", "sources", "networks", "extraction", "scoring", "training",
+        "reporting",
+    ]  # fmt: skip
+    folders = {path.parent.name for path in (ROOT / "stages").glob("*/*.py")}
+    assert folders == set(order)
+    for place, package in enumerate(order):
+        for path in (ROOT / "stages" / package).glob("*.py"):
+            used = {each.removeprefix("stages/") for each in packages_of(imported_modules(path))}
+            assert used <= set(order[: place + 1]), path
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -72,9 +72,9 @@ def test_a_stage_is_a_script_of_its_name_and_says_what_it_does(name: str) -> Non
     assert STAGES[name]["desc"]
 
 
-def test_every_script_is_a_stage_or_a_tool() -> None:
+def test_every_script_is_a_stage() -> None:
     scripts = {path.stem for path in (ROOT / "stages").glob("[!_]*.py")}
-    assert scripts == {name for name in STAGES if not name.startswith(OWN)} - {"fusion"} | TOOLS
+    assert scripts == {name for name in STAGES if not name.startswith(OWN)} - {"fusion"}
 
 
 def test_a_set_of_ones_own_runs_through_the_same_stages() -> None:
@@ -91,8 +91,8 @@ def test_a_set_of_ones_own_runs_through_the_same_stages() -> None:
     "name", [name for name in STAGES if name != "fusion" and not name.startswith(OWN)]
 )
 def test_only_stages_that_touch_a_network_import_tensorflow(name: str) -> None:
-    modules = imported(ROOT / f"stages/{name}.py")
-    assert (ROOT / "stages/common/keras_quiet.py" in modules) == (name in TENSORFLOW_STAGES)
+    modules = imported_modules(ROOT / f"stages/{name}.py")
+    assert (ROOT / "stages/networks/keras_quiet.py" in modules) == (name in TENSORFLOW_STAGES)
 
 
 @pytest.mark.parametrize("name", ["prefix", "finetune"])

@@ -2,7 +2,7 @@
 
     python -m pytest -m soak tests/test_ray.py
 
-Skipped without `make ray`. What needs no `dvc` is in tests/test_common_ray_extraction.py.
+Skipped without `make ray`. What needs no `dvc` is in tests/extraction/test_ray_extraction.py.
 """
 
 import os
@@ -35,7 +35,7 @@ IMAGES = 136
 def ran_local(tmp_path_factory: pytest.TempPathFactory) -> SmallClone:
     """A clone that has run both stages on this machine, and is about to run them on a cluster."""
     clone = SmallClone(tmp_path_factory.mktemp("ray") / "clone")
-    clone.edit("stages/common/ray_extraction.py", "SHARD = 128", "SHARD = 16")
+    clone.edit("stages/extraction/ray_extraction.py", "SHARD = 128", "SHARD = 16")
     clone("dvc", "repro", *STAGES)
     clone.set_parameters({r"^engine:.*": "engine: ray"})
     clone.commit()

@@ -163,7 +163,7 @@ def test_an_experiment_with_another_dropout(clone: Clone) -> None:
     page = (clone.folder / "dvc_plots/index.html").read_text()
     assert all(f'"rev": "{revision}"' in page for revision in ("HEAD", "workspace"))
     shutil.rmtree(clone.folder / "dvc_plots")
-    finetuned, head = clone(sys.executable, "-m", "scripts.compare").splitlines()
+    finetuned, head = clone(sys.executable, "-m", "tools.compare").splitlines()
     assert finetuned.startswith("demo demo_backbone finetuned: 272 images, accuracy ")
     assert head.startswith("demo demo_backbone head: 272 images, accuracy ")
     table = list(csv.DictReader(io.StringIO(clone("dvc", "exp", "show", "--csv"))))
@@ -210,8 +210,8 @@ def test_a_new_backbone_runs_for_itself_alone(clone: Clone) -> None:
     ("module", "stages"),
     [
         ("stages/evaluate.py", {"evaluate"}),
-        ("stages/common/scores.py", {"head", "evaluate", "explain", "report"}),
-        ("stages/common/report_charts.py", {"report"}),
+        ("stages/scoring/scores.py", {"head", "evaluate", "explain", "report"}),
+        ("stages/reporting/charts.py", {"report"}),
     ],
 )
 def test_a_changed_line_reruns_the_stages_that_import_it(

@@ -11,9 +11,9 @@ import pytest
 
 from stages.common.command_line import UserError
 from stages.common.files import read_csv, read_json
-from stages.common.images import read_members
-from stages.common.report_tables import find_reservations
-from stages.common.splits import read_split
+from stages.pictures.reading import read_members
+from stages.pictures.splits import read_split
+from stages.reporting.tables import find_reservations
 from tests.tiny_set import TINY, Stages
 
 BROKEN = {3: b"no picture", 7: b"", 16: None, 21: b"no picture"}

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from stages.common.files import write_json
-from stages.common.sets import ImageSet
+from stages.sources.sets import ImageSet
 
 ROOT = Path(__file__).parents[1]
 CLASSES, IMAGES_A_CLASS = 3, 10

@@ -3,7 +3,7 @@
     python -m tests.virtual_devices functions FOLDER       # or `more`, or `stages`
     TF_CONFIG=... python -m tests.virtual_devices machine FOLDER SEED
 
-tests/test_common_devices.py runs it in a process of its own: TensorFlow divides the CPU before it
+tests/networks/test_devices.py runs it in a process of its own: TensorFlow divides the CPU before it
 computes for the first time, or never.
 """
 
@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.common import devices
-from stages.common.backbones import build, freeze
-from stages.common.checkpoints import Checkpoints
-from stages.common.devices import all_gpus, on_each_device
-from stages.common.distribution import share_batch_norm
-from stages.common.extract import BATCH_SIZE, in_full_batches, load_backbone
-from stages.common.keras_quiet import keras, tensorflow
-from stages.common.sets import SETS
-from stages.common.training import Recipe, fit, make_repeatable
+from stages.extraction.forward import BATCH_SIZE, in_full_batches, load_backbone
+from stages.networks import devices
+from stages.networks.backbones import build, freeze
+from stages.networks.devices import all_gpus, on_each_device
+from stages.networks.keras_quiet import keras, tensorflow
+from stages.sources.sets import SETS
+from stages.training.checkpoints import Checkpoints
+from stages.training.distribution import share_batch_norm
+from stages.training.fit import fit, make_repeatable
+from stages.training.recipe import Recipe
 from tests.tiny_set import TINY, Stages, write_tiny_set
 
 DEVICES = 3

@@ -59,11 +59,6 @@ def sha256(path: Path) -> str:
     return digest(path, "sha256")
 
 
-def code_digests(modules: Iterable[str]) -> list[str]:
-    """SHA-256 of modules of stages/common, to tell what other code has made."""
-    return [sha256(Path(__file__).with_name(f"{module}.py")) for module in modules]
-
-
 def digest(path: Path, algorithm: str) -> str:
     """Digest of a file's bytes by a `hashlib` algorithm, in hexadecimal, in bounded memory."""
     state = hashlib.new(algorithm)
