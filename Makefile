@@ -8,7 +8,7 @@
 unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: .venv/installed  ## install the pinned requirements into .venv, and nothing else
 
@@ -42,7 +42,7 @@ test: setup  ## run the fast tests
 # First, so that no core waits for them at the end. The others by name: pytest would put `tests`,
 # which holds them, in the place of both.
 LONGEST = tests/test_real.py tests/test_repro.py tests/test_remote.py
-OTHERS = $(filter-out $(LONGEST),$(wildcard tests/test_*.py))
+OTHERS = $(filter-out $(LONGEST),$(wildcard tests/test_*.py tests/*/test_*.py))
 
 slow: setup  ## run the slow tests: real `dvc` in clones, and the mirror where there is one
 	@.venv/bin/python -m pytest -m "slow and not soak" $(IN_PARALLEL) --no-loadscope-reorder \
@@ -54,7 +54,7 @@ coverage: setup  ## run the fast tests and list the lines of stages/ that none r
 	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
 
-mutants: upkeep  ## change scores, splits and the split stage in some 700 ways: does a test see it?
+mutants: upkeep  ## change scores, splits and the stage split in hundreds of ways: does a test see it?
 	@.venv/bin/mutmut run
 	@.venv/bin/mutmut results
 
@@ -64,7 +64,7 @@ soak: setup  ## kill the pipeline 100 times, or KILLS=n; caches, interrupts, sam
 lint: setup  ## check format, lint and types
 	@.venv/bin/ruff format --check
 	@.venv/bin/ruff check
-	@.venv/bin/mypy stages tools scripts tests
+	@.venv/bin/mypy stages tools bench tests
 
 LOCKS = requirements.txt requirements-hub.txt requirements-onnx.txt requirements-ray.txt
 
@@ -81,11 +81,11 @@ licences: hub onnx ray upkeep  ## write the table of packages in docs/licences.m
 	@.venv/bin/pip-licenses --no-version --with-system --format markdown \
 		--packages $$(sed -n 's/==.*//p' $(LOCKS)) >> docs/licences.md
 
-bench: setup  ## measure the pipeline against plain scripts and the machine's limits: forty minutes
-	@.venv/bin/python -m scripts.bench
+bench: setup  ## measure the pipeline against plain scripts and the machine's limit: some forty minutes
+	@.venv/bin/python -m bench
 
-bench-short: setup  ## the same on few images, for every change: two minutes on two quiet cores
-	@.venv/bin/python -m scripts.bench --short
+bench-short: setup  ## the same on few images, for every change: four minutes on two quiet cores
+	@.venv/bin/python -m bench --short
 
 requirements: setup  ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \

@@ -1,98 +1,124 @@
-"""List the pictures of a folder of one's own, with their classes, so that they are a set.
+"""Get the pictures of a set, and write the table that all other stages know of it.
 
-    python -m stages.collect --set roses
+    python -m stages.collect --set flowers17
 
-Reads data/own/SET, see `stages.sources.own_folder` for its layouts, and writes data/raw/SET/:
-pictures.csv, a row a picture with the digest of its bytes, and source.json. The pictures stay where
-they are; by their digests a changed one is known.
+Reads data/sets/SET. Where that holds set.yaml (see `stages.sources.published`) the set is a
+published one: its files are downloaded, or copied from the folder of FLOWERS_MIRROR, or drawn, and
+checked. Else the folder holds pictures of one's own (see `stages.sources.own_folder`), which stay
+where they are. Writes data/raw/SET/: pictures.csv (see `stages.pictures.table`), source.json,
+which says where each file came from, and the downloaded files.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
 
 from stages.common.command_line import Parser, UserError, run
-from stages.common.files import replacing, sha256, write_csv, write_json
-from stages.sources.own_folder import (
-    LABELS,
+from stages.common.files import replacing, write_json
+from stages.pictures.names import Kind, describe_left_out
+from stages.pictures.table import PictureTable, table_path, write_table
+from stages.sources.archives import check_archive, obtain
+from stages.sources.own_folder import LABELS, list_pictures, refuse
+from stages.sources.places import (
     check_classes,
     check_folders,
-    find_pictures,
     places_by_folder,
     places_by_table,
     tidy_class_names,
 )
-from stages.sources.sets import COLUMNS, PICTURES, SETS
+from stages.sources.published import FACTS, labels_of, read_published_set, splits_of
+from stages.sources.sets import check_set
+
+OWN_TERMS = "Those under which whoever made the set has them."
 
 Row = tuple[str, str, str, str, str]
 
 
-def check_name(name: str) -> None:
-    """Raise UserError for a name that is a published set's, or that a command line would break."""
-    if name in SETS:
-        raise UserError(f"own: {name!r} is the name of a published set; rename data/own/{name}")
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UserError(
-            f"own: {name!r} is not of letters, digits and _ . - alone; rename the folder"
-        )
-
-
-def collect(folder: Path) -> tuple[list[Row], list[str]]:
-    """Rows of COLUMNS for the pictures of a folder, and the files that are left out.
+def collect(folder: Path) -> tuple[list[Row], dict[str, str]]:
+    """A row a picture of a folder (image, class, part, digest, tar), and what is left out, and why.
 
     Raises UserError where the folder is no set of pictures in classes.
     """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; put the pictures there, a folder a class")
-    found, others = find_pictures(folder)
-    if not found:
-        raise UserError(f"{folder} holds no picture; put them there, a folder a class")
-    if (folder / LABELS).exists():
-        places = places_by_table(folder / LABELS, found)
-        others += sorted(set(found) - set(places))
+    listing = list_pictures(folder)
+    pictures = listing.pictures
+    left_out = {path: kind.value for path, kind in listing.others.items() if kind != Kind.FOLDER}
+    by_table = (folder / LABELS).exists()
+    if not by_table:
+        refuse(listing.others, folder, pictures=pictures)
+    if not pictures:
+        why = "".join(f" ({line})" for line in describe_left_out(left_out))
+        raise UserError(f"{folder} holds no picture; put them there, a folder a class{why}")
+    if by_table:
+        places = places_by_table(folder / LABELS, pictures, listing.others)
     else:
-        check_folders(folder, list(found))
-        places = places_by_folder(list(found))
+        places = places_by_folder(list(pictures))
+        check_folders(listing, places, folder)
     places = tidy_class_names(places, folder)
     check_classes(places, folder)
-    rows = [(path, *places[path], *found[path]) for path in found if path in places]
-    return rows, others
+    rows = [(path, *places[path][:2], *pictures[path]) for path in pictures if path in places]
+    left_out |= {path: f"not in {LABELS}" for path in pictures if path not in places}
+    return rows, left_out
 
 
-def describe(rows: Sequence[Row]) -> list[str]:
+def describe_classes(rows: Sequence[Row]) -> list[str]:
     """Lines that tell how many pictures each class has, in each part where parts are given."""
     counts = Counter((row[1], row[2]) for row in rows)
-    parts = [part for part in ("train", "val", "test", "") if any(row[2] == part for row in rows)]
-    width = max(len(row[1]) for row in rows)
-    lines = []
-    for name in sorted({row[1] for row in rows}):
-        cells = [f"{counts[name, part]:6} {part}".rstrip() for part in parts]
-        lines.append(f"  {name:{width}} {'  '.join(cells)}")
-    return lines
+    width = max(len(name) for name, _ in counts)
+    lines = (f"  {name:{width}} {counts[name, part]:6} {part}" for name, part in sorted(counts))
+    return [line.rstrip() for line in lines]
+
+
+def own_table(name: str) -> tuple[PictureTable, dict[str, Any]]:
+    """The table of one's own pictures in data/sets/NAME, and what source.json is to hold."""
+    folder = Path("data/sets", name)
+    rows, left_out = collect(folder)
+    print("\n".join([*describe_classes(rows), *describe_left_out(left_out)]))
+    images, classes, parts, digests, archives = map(list, zip(*rows, strict=True))
+    names = sorted(set(classes))
+    if parts[0]:
+        print("its parts are those given, by `split.protocol: official`")
+    table = PictureTable(
+        images,
+        np.array([names.index(each) for each in classes]),
+        names,
+        digests,
+        [str(PurePosixPath("data/sets", name, each)) if each else "" for each in archives],
+        {"official": [np.array(parts)]} if parts[0] else {},
+    )
+    return table, {"set": name, "source": "own", "files": {}, "missing": [], "terms": OWN_TERMS}
+
+
+def published_table(name: str, raw: Path) -> tuple[PictureTable, dict[str, Any]]:
+    """The table of a published set, and what source.json is to hold; its files go into `raw`."""
+    facts = read_published_set(Path("data/sets", name))
+    # Not under data/raw: DVC removes a stage's output before the stage runs.
+    source = obtain(facts, raw, Path("data/downloads", name))
+    digests = check_archive(raw / facts.archive, facts.images)
+    labels = labels_of(facts, raw)
+    archive = str(PurePosixPath("data/raw", name, facts.archive))
+    splits = splits_of(facts, labels, raw)
+    table = PictureTable(
+        facts.images, labels, facts.classes, digests, [archive] * facts.count, splits
+    )
+    return table, source | {"terms": facts.terms.strip()}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse the options, look into the folder, write the list."""
+    """Parse the options, get the pictures, write the table."""
     parser = Parser(__doc__)
     parser.add_argument("--set", required=True)
     name = parser.parse_args(arguments).set
-    check_name(name)
-    rows, others = collect(Path("data/own", name))
-    with replacing(Path("data/raw", name)) as folder:
-        folder.mkdir()
-        write_csv(folder / PICTURES, COLUMNS, rows)
-        digest = sha256(folder / PICTURES)
-        listed = {"from": f"data/own/{name}", "sha256": digest, "published": False}
-        source = {"set": name, "source": "own", "files": {PICTURES: listed}, "missing": []}
-        write_json(folder / "source.json", source)
-    print(f"{name}: {len(rows)} pictures of {len({row[1] for row in rows})} classes")
-    print("\n".join(describe(rows)))
-    if others:
-        first = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        print(f"left out, as no picture by name or not in {LABELS}: {len(others)} files: {first}")
-    if rows[0][2]:
-        print("its parts are those given, by `split.protocol: official`")
+    check_set(name)
+    with replacing(Path("data/raw", name)) as raw:
+        raw.mkdir()
+        published = Path("data/sets", name, FACTS).is_file()
+        table, source = published_table(name, raw) if published else own_table(name)
+        write_table(raw / table_path(name).name, table)
+        write_json(raw / "source.json", source)
+    print(f"{name}: {len(table.images)} pictures of {len(table.class_names)} classes")
 
 
 if __name__ == "__main__":

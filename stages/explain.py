@@ -17,49 +17,16 @@ from PIL import Image
 from stages.common.command_line import Parser, one_of, run
 from stages.common.files import read_csv, read_json, replacing, write_json
 from stages.common.progress import say
-from stages.extraction.extract import load_pictures
-from stages.networks.keras_quiet import keras, tensorflow
-from stages.networks.model_files import load_model
 from stages.networks.options import add_run_options
 from stages.pictures.decoding import CROPS, Pixels
+from stages.pictures.reading import load_pictures
+from stages.pictures.table import table_path
 from stages.reporting.tables import confident_mistakes, parse_predictions, sample_right
-from stages.sources.sets import find_set
 
 PICTURES = 4
 """Of each kind: mistakes, and right ones."""
 SHADE = 0.4
 """Brightness of what does not speak for a class."""
-
-
-def class_maps(
-    classifier: keras.Model, backbone: str, images: Pixels, labels: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Where in each image something speaks for its label, shape (n, height, width), 0 to 1.
-
-    Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, equations 1 and 2): the last
-    feature map, weighted by the gradient of the class's score before softmax, without its negative
-    part. The score depends on the map by its pooled features alone; summed over the places the
-    gradient is that of the features, whether they are means or maxima.
-    """
-    head = classifier.get_layer("head")
-    last = head.get_layer("classes")
-    before_last = keras.Model(head.input, last.input)
-    places = classifier.get_layer(backbone)(images.astype(np.float32))
-    features = classifier.get_layer("pool")(places)
-    with tensorflow.GradientTape() as tape:
-        tape.watch(features)
-        scores = keras.ops.matmul(before_last(features), last.kernel) + last.bias
-        own = tensorflow.gather(scores, labels, batch_dims=1)
-    weights = tape.gradient(own, features)
-    maps = np.maximum(np.einsum("nhwc,nc->nhw", np.asarray(places, np.float32), weights), 0)
-    highest = maps.max(axis=(1, 2), keepdims=True)
-    return np.asarray(maps / np.where(highest > 0, highest, 1), np.float32)
-
-
-def has_places(classifier: keras.Model, backbone: str) -> bool:
-    """Whether the network's last feature map has more than one place to look at."""
-    _, *places, _ = classifier.get_layer(backbone).output_shape
-    return bool(np.prod(places) > 1)
 
 
 def coloured_where(picture: Pixels, shares: NDArray[np.float32]) -> Pixels:
@@ -78,7 +45,11 @@ def main(arguments: Sequence[str]) -> None:
     add_run_options(parser)
     parser.add_argument("--crop", type=one_of(CROPS, "features.crop"), required=True)
     options = parser.parse_args(arguments)
-    image_set, name = find_set(options.set), f"{options.set}-{options.backbone}"
+    # Here, as TensorFlow takes seconds to load: wrong options are told before.
+    from stages.networks.grad_cam import class_maps, has_places
+    from stages.networks.model_files import load_model
+
+    name = f"{options.set}-{options.backbone}"
     models = Path("models", options.set, options.backbone)
     classes = read_json(models / "classes.json")
     predictions = parse_predictions(read_csv(Path(f"metrics/predictions/{name}-finetuned.csv")))
@@ -89,8 +60,7 @@ def main(arguments: Sequence[str]) -> None:
         chosen = []
     names = [each.image for each in chosen]
     size = classifier.input_shape[1]
-    archive = Path("data/raw", image_set.name, image_set.archive)
-    pictures = load_pictures(archive, names, size, options.crop)
+    pictures = load_pictures(table_path(options.set), names, size, options.crop)
 
     shown: dict[str, Pixels] = {}
     facts: list[dict[str, Any]] = []

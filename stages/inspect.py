@@ -6,11 +6,12 @@
 
 Writes `metrics/inspect/SET-BACKBONE/`: pictures as they reach the network, and in `facts.json` the
 values after preprocessing, and what the untouched network with ImageNet's classifier says of them
-with and without preprocessing. Without that classifier it says why and goes on.
+with and without preprocessing, or why that is not there.
 """
 # Python's own `inspect` is not hidden by the name: `stages` is never a folder of the path.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +19,40 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.common.command_line import Parser, UserError, any_seed, one_of, run
+from stages.common.command_line import Parser, any_seed, one_of, run
 from stages.common.files import read_json, replacing, write_json
-from stages.common.progress import progress_bar, say
-from stages.extraction.extract import add_image_options, image_side, load_pictures
-from stages.extraction.forward import BATCH_SIZE
-from stages.networks.augmentation import augment, crop_side
-from stages.networks.backbones import BACKBONES
-from stages.networks.imagenet import (
-    PLAUSIBLE,
-    class_names,
-    has_classifier,
-    load_classifier,
-    preprocess,
-)
-from stages.networks.keras_quiet import keras
-from stages.networks.options import AUGMENTATIONS, color_share
+from stages.common.progress import say
+from stages.extraction.options import ImageOptions, add_image_options
+from stages.networks.options import AUGMENTS, Augment, color_share
+from stages.networks.registry import find_backbone
 from stages.pictures.decoding import Pixels
 from stages.pictures.readable import readable_rows
+from stages.pictures.reading import load_pictures
+from stages.pictures.table import Labels, read_table, table_path
 from stages.pictures.views import see
-from stages.sources.sets import find_set, read_labels
 
 PICTURES = 12
 AUGMENTED = 6
 BINS = 48
-STATES = {
-    "random": "its weights are random",
-    "none": "it is not published with a classifier",
-    "lacking": "its weights with the classifier could not be had",
-    "tried": "",
-}
 
-Labels = NDArray[np.int64]
+
+@dataclass(frozen=True)
+class Options(ImageOptions):
+    """What the stage is asked for; see params.yaml."""
+
+    augment: Augment
+    color_jitter: float
+    seed: int
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options; raises UserError where they are out of range."""
+    parser = Parser(__doc__)
+    add_image_options(parser)
+    parser.add_argument("--augment", type=one_of(AUGMENTS, "finetune.augment"), required=True)
+    parser.add_argument("--color_jitter", type=color_share, required=True)
+    parser.add_argument("--seed", type=any_seed, required=True)
+    return Options(**vars(parser.parse_args(arguments)))
 
 
 def choose_pictures(labels: Labels, first: Sequence[int], seed: int) -> list[int]:
@@ -71,152 +74,95 @@ def describe_values(values: NDArray[np.float32]) -> dict[str, Any]:
     }
 
 
-def classify(network: keras.Model, values: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Likeliest ImageNet class of each image, and its probability to four digits."""
-    with progress_bar(total=len(values), desc="ImageNet's classifier", unit=" images") as bar:
-        shown = keras.callbacks.LambdaCallback(
-            on_predict_batch_end=lambda batch, **_: bar.update(
-                min(BATCH_SIZE, len(values) - batch * BATCH_SIZE)
-            )
-        )
-        given = network.predict(values, batch_size=BATCH_SIZE, verbose=0, callbacks=[shown])
-    return [
-        {"class": int(row.argmax()), "probability": round(float(row.max()), 4)} for row in given
-    ]
-
-
-def try_classifier(
-    name: str, pictures: Pixels, weights: str
-) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
-    """What the untouched network calls pictures, as they are and preprocessed.
-
-    Returns the key of STATES, and both lists, which are empty unless it is `tried`.
-    """
-    if weights == "random":
-        return "random", [], []
-    if not has_classifier(name):
-        return "none", [], []
-    say(f"building {name} with ImageNet's classifier")
-    try:
-        network = load_classifier(name)
-    except UserError as error:
-        print(f"{name} with its ImageNet classifier is left out: {error}")
-        return "lacking", [], []
-    as_they_are = classify(network, pictures.astype(np.float32))
-    return "tried", as_they_are, classify(network, preprocess(name, pictures))
-
-
-def count_plausible(
+def ask_classifier(
+    options: Options,
+    names: Sequence[str],
     labels: Labels,
-    classes: Mapping[int, int],
-    plain: Sequence[Mapping[str, Any]],
-    preprocessed: Sequence[Mapping[str, Any]],
-) -> list[dict[str, int]]:
-    """For each label of `classes` (label: ImageNet class), how many images are called by it.
+    class_names: Sequence[str],
+    chosen: Sequence[int],
+) -> tuple[list[list[dict[str, Any]]], list[dict[str, Any]]]:
+    """What the untouched network with ImageNet's classifier calls the pictures of a set.
 
-    `labels`, and both lists of predictions, are of the same images.
+    `names` and `labels` are those of the readable pictures, `chosen` those that are shown. Returns
+    for each of the latter its likeliest class as it is and preprocessed, and for each class that
+    ImageNet knows too how many of its pictures are called by it. Both are empty where the stage
+    `imagenet` has no classifier.
     """
+    folder = Path("data/imagenet", options.backbone)
+    facts = read_json(folder / "facts.json")
+    if facts["lacking"]:
+        return [[] for _ in chosen], []
+    from stages.networks.backbones import preprocess
+    from stages.networks.imagenet import PLAUSIBLE, classify, count_plausible, load_imagenet_network
 
-    def count(predictions: Sequence[Mapping[str, Any]], label: int) -> int:
-        own = zip(labels, predictions, strict=True)
-        return sum(each["class"] == classes[label] for found, each in own if found == label)
+    backbone, known = find_backbone(options.backbone), facts["class_names"]
+    plausible = [label for label, name in enumerate(class_names) if name in PLAUSIBLE]
+    # Those that are shown first, then all of the classes that ImageNet knows.
+    tried = [*chosen, *np.flatnonzero(np.isin(labels, plausible)).tolist()]
+    tried = list(dict.fromkeys(tried))
+    asked = [names[each] for each in tried]
+    pictures = load_pictures(table_path(options.set), asked, backbone.size, options.crop)
+    say(f"building {options.backbone} with ImageNet's classifier")
+    network = load_imagenet_network(options.backbone, folder / "classifier.weights.h5")
+    values = pictures.astype(np.float32)
+    plain = classify(network, values, known)
+    preprocessed = classify(network, np.asarray(preprocess(backbone, values), np.float32), known)
+    counts = count_plausible(labels[tried], class_names, known, plain, preprocessed)
+    return [[*both] for both in zip(plain, preprocessed, strict=True)][: len(chosen)], counts
 
-    return [
-        {
-            "label": label,
-            "imagenet": classes[label],
-            "images": int(np.sum(labels == label)),
-            "plain": count(plain, label),
-            "preprocessed": count(preprocessed, label),
-        }
-        for label in classes
-    ]
 
+def views_and_crops(picture: Pixels, options: Options) -> dict[str, Pixels]:
+    """A picture in each view, and random crops of it where fine-tuning makes some, by file."""
+    shown = {f"view_{view}.jpg": see(picture[np.newaxis], view)[0] for view in options.views}
+    if options.augment == "crop":
+        from stages.networks.augmentation import random_crops
 
-def random_crops(picture: Pixels, name: str, color_jitter: float, seed: int) -> Pixels:
-    """AUGMENTED random crops of a picture (size, size, 3), as fine-tuning shows them `name`."""
-    keras.utils.set_random_seed(seed)
-    pictures = np.stack([picture] * AUGMENTED).astype(np.float32)
-    crops = augment(pictures, crop_side(name, picture.shape[0]), color_jitter, training=True)
-    return np.round(np.asarray(crops)).astype(np.uint8)
+        crops = random_crops(
+            picture, AUGMENTED, options.backbone, options.color_jitter, options.seed
+        )
+        shown |= {f"augmented_{place}.jpg": crop for place, crop in enumerate(crops)}
+    return shown
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the options, look at pictures, and write them and what was found."""
-    parser = Parser(__doc__)
-    add_image_options(parser)
-    parser.add_argument("--augment", type=one_of(AUGMENTATIONS, "finetune.augment"), required=True)
-    parser.add_argument("--color_jitter", type=color_share, required=True)
-    parser.add_argument("--seed", type=any_seed, required=True)
-    options = parser.parse_args(arguments)
-    image_set, name = find_set(options.set), options.backbone
-    raw = Path("data/raw", image_set.name)
-    archive, readable = raw / image_set.archive, readable_rows(image_set.name)
-    names = [image_set.image_names[row] for row in readable]
-    labels = read_labels(image_set, raw)[readable]
-    weights = read_json(Path(f"data/weights/{name}.json"))["source"]
+    options = parse(arguments)
+    # Here, as TensorFlow takes seconds to load: wrong options are told before.
+    from stages.networks.backbones import preprocess
+    from stages.networks.imagenet import PLAUSIBLE
 
-    plausible = {
-        label: PLAUSIBLE[each]
-        for label, each in enumerate(image_set.class_names)
-        if each in PLAUSIBLE
-    }
-    chosen = choose_pictures(labels, [*plausible], options.seed)
-    size = image_side(options)
-    pictures = load_pictures(archive, [names[each] for each in chosen], size, options.crop)
-    # Those that are shown first, then all of the classes that ImageNet knows.
-    tried = [*chosen, *np.flatnonzero(np.isin(labels, [*plausible])).tolist()]
-    tried = list(dict.fromkeys(tried))
-    native = BACKBONES[name].size
-    state, plain, preprocessed = try_classifier(
-        name,
-        load_pictures(archive, [names[each] for each in tried], native, options.crop),
-        weights,
+    table, readable = read_table(options.set), readable_rows(options.set)
+    names, labels = [table.images[row] for row in readable], table.labels[readable]
+    known = [label for label, each in enumerate(table.class_names) if each in PLAUSIBLE]
+    chosen = choose_pictures(labels, known, options.seed)
+    pictures = load_pictures(
+        table_path(options.set), [names[each] for each in chosen], options.side, options.crop
     )
-    print(f"{len(chosen)} pictures; ImageNet's classifier: {STATES[state] or 'tried'}")
-    known = class_names() if state == "tried" else []
-
-    def named(prediction: Mapping[str, Any]) -> dict[str, Any]:
-        return {**prediction, "class": known[prediction["class"]]}
-
-    facts: dict[str, Any] = {
-        "image_size": size,
+    predictions, plausible = ask_classifier(options, names, labels, table.class_names, chosen)
+    lacking = read_json(Path("data/imagenet", options.backbone, "facts.json"))["lacking"]
+    print(f"{len(chosen)} pictures; ImageNet's classifier: {lacking or 'tried'}")
+    files = [f"picture_{place:02}.jpg" for place in range(len(chosen))]
+    others = views_and_crops(pictures[0], options)
+    backbone = find_backbone(options.backbone)
+    values = np.asarray(preprocess(backbone, pictures.astype(np.float32)), np.float32)
+    facts = {
+        "image_size": options.side,
         "crop": options.crop,
-        "values": describe_values(preprocess(name, pictures)),
-        "classifier": STATES[state],
-        "classifier_size": native,
+        "values": describe_values(values),
+        "classifier": lacking,
+        "classifier_size": backbone.size,
         "pictures": [
-            {
-                "image": names[each],
-                "class": image_set.class_names[labels[each]],
-                "file": f"picture_{place:02}.jpg",
-                "predictions": [named(both[place]) for both in (plain, preprocessed) if both],
-            }
-            for place, each in enumerate(chosen)
+            {"image": names[each], "class": table.class_names[labels[each]], "file": file,
+             "predictions": said}
+            for each, file, said in zip(chosen, files, predictions, strict=True)
         ],
-        "plausible": [
-            {
-                **each,
-                "class": image_set.class_names[each["label"]],
-                "imagenet": known[each["imagenet"]],
-            }
-            for each in count_plausible(labels[tried], plausible, plain, preprocessed)
-        ]
-        if state == "tried"
-        else [],
+        "plausible": plausible,
         "views": [{"name": view, "file": f"view_{view}.jpg"} for view in options.views],
-        "augmented": [],
-    }
-    shown = dict(zip([each["file"] for each in facts["pictures"]], pictures, strict=True))
-    for view, each in zip(options.views, facts["views"], strict=True):
-        shown[each["file"]] = see(pictures[:1], view)[0]
-    if options.augment == "crop":
-        changed = random_crops(pictures[0], name, options.color_jitter, options.seed)
-        facts["augmented"] = [f"augmented_{place}.jpg" for place in range(AUGMENTED)]
-        shown |= dict(zip(facts["augmented"], changed, strict=True))
-    with replacing(Path(f"metrics/inspect/{image_set.name}-{name}")) as folder:
+        "augmented": [file for file in others if file.startswith("augmented")],
+    }  # fmt: skip
+    with replacing(Path(f"metrics/inspect/{options.set}-{options.backbone}")) as folder:
         folder.mkdir()
-        for file, picture in shown.items():
+        for file, picture in (dict(zip(files, pictures, strict=True)) | others).items():
             Image.fromarray(picture).save(folder / file, "JPEG", quality=90)
         write_json(folder / "facts.json", facts)
 

@@ -3,71 +3,61 @@
     python -m stages.survey --set flowers17 --unreadable stop
 
 Writes `metrics/survey/SET.csv`, a row for each image in the set's order: image, class, width and
-height in pixels as it is shown, which are empty where it cannot be read. Nothing is written where
-there are such images, unless `--unreadable skip` says to go on without them: the stages that follow
-leave out what has no size in the table, and none of them decides anew what can be read.
+height in pixels as it is shown, which are empty where it cannot be read, and what is damaged in it
+where it can be read nevertheless. Nothing is written where there are images that cannot, unless
+`--unreadable skip` says to go on without them: the stages that follow leave out what has no size in
+the table, and none of them decides anew what can be read.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from PIL import ExifTags, Image
 
 from stages.common.command_line import Parser, UserError, one_of, run
 from stages.common.files import write_csv
 from stages.common.progress import progress_bar
-from stages.pictures.decoding import FORMATS, decode
+from stages.pictures.decoding import read_picture
 from stages.pictures.readable import survey_path
 from stages.pictures.reading import read_members
-from stages.sources.sets import find_set, read_labels
+from stages.pictures.table import read_table, table_path
 
-COLUMNS = ("image", "class", "width", "height")
+COLUMNS = ("image", "class", "width", "height", "damaged")
 UNREADABLE = ("stop", "skip")
 """What is done about pictures that cannot be read."""
-TURNED = (5, 6, 7, 8)
-"""Values of EXIF's orientation with width and height exchanged."""
-
-Size = tuple[int, int]
+Found = tuple[int, int, str]
+"""Width and height of a picture, turned as its EXIF data say, and what of it is damaged."""
 
 
-def picture_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a picture, turned as its EXIF data say.
+def look_at(data: bytes) -> Found:
+    """What is found of a picture.
 
     Raises ValueError where `decode` does. It is decoded as in the stages that follow, as a picture
     can be broken behind a whole header; at an eighth of its size where it is JPEG.
     """
-    decode(data, 1, "none")
-    with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-        width, height = file.size
-        turned = file.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
-    return (height, width) if turned else (width, height)
+    picture = read_picture(data, 1)
+    return picture.width, picture.height, picture.damage
 
 
-def measure(archive: Path, names: Sequence[str]) -> tuple[dict[int, Size], dict[int, str]]:
-    """Sizes of the pictures `names` of an archive, and what is wrong with the others.
+def look_at_all(table: Path, names: Sequence[str]) -> tuple[dict[int, Found], dict[int, str]]:
+    """What is found of the pictures `names` of a set's table, and what is wrong with the others.
 
-    Both by their position in `names`. Raises UserError when the archive cannot be read.
+    Both by their position in `names`. Raises UserError when one cannot be had.
     """
-    sizes, broken = {}, {}
-    members = read_members(archive, names)
+    found, broken = {}, {}
+    members = read_members(table, names)
     for position, data in progress_bar(
         members, desc="measuring pictures", total=len(names), unit=" images"
     ):
         try:
-            sizes[position] = picture_size(data)
+            found[position] = look_at(data)
         except ValueError as error:
             broken[position] = " ".join(str(error).split())
-    return sizes, broken
+    return found, broken
 
 
-def check_readable(
-    names: Sequence[str], classes: Sequence[str], broken: Mapping[int, str], unreadable: str
-) -> None:
+def check_readable(names: Sequence[str], broken: Mapping[int, str], unreadable: str) -> None:
     """Print every broken picture's name and what is wrong with it.
 
-    Raises UserError where there is one, unless `unreadable` is `skip`; and where a class is left
-    without a picture.
+    Raises UserError where there is one, unless `unreadable` is `skip`.
     """
     for position in sorted(broken):
         print(f"{names[position]} cannot be read: {broken[position]}", flush=True)
@@ -78,12 +68,6 @@ def check_readable(
             f"{len(broken)} of {len(names)} images cannot be read: {first}{more}; put whole ones "
             "into the archive, or leave these out by the parameter `unreadable: skip`"
         )
-    left = {name for position, name in enumerate(classes) if position not in broken}
-    for name in classes:
-        if name not in left:
-            raise UserError(
-                f"no image of class {name!r} can be read; put whole ones in their place"
-            )
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -92,20 +76,23 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--set", required=True)
     parser.add_argument("--unreadable", type=one_of(UNREADABLE, "unreadable"), required=True)
     options = parser.parse_args(arguments)
-    image_set = find_set(options.set)
-    raw, names = Path("data/raw", image_set.name), image_set.image_names
-    classes = [image_set.class_names[label] for label in read_labels(image_set, raw)]
-    sizes, broken = measure(raw / image_set.archive, names)
-    check_readable(names, classes, broken, options.unreadable)
+    table = read_table(options.set)
+    names, classes = table.images, table.classes
+    found, broken = look_at_all(table_path(options.set), names)
+    check_readable(names, broken, options.unreadable)
     write_csv(
-        survey_path(image_set.name),
+        survey_path(options.set),
         COLUMNS,
         [
-            (name, classes[position], *sizes.get(position, ("", "")))
+            (name, classes[position], *found.get(position, ("", "", "")))
             for position, name in enumerate(names)
         ],
     )
-    print(f"{image_set.name}: {len(names)} images, {len(broken)} unreadable")
+    damaged = sorted(position for position in found if found[position][2])
+    for position in damaged:
+        print(f"{names[position]} is damaged, but is read: {found[position][2]}")
+    counts = f"{len(broken)} unreadable" + (f", {len(damaged)} damaged" if damaged else "")
+    print(f"{options.set}: {len(names)} images, {counts}")
 
 
 if __name__ == "__main__":

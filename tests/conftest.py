@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from stages.sources import sets
-from stages.sources.sets import SETS
 from tests.hostile_site import Site, serving
 from tests.small_clone import Reference, SmallClone
-from tests.tiny_set import TINY, Stages
-
-
-@pytest.fixture(scope="session", autouse=True)
-def tiny_registered() -> None:
-    """Let the stages know of TINY."""
-    SETS["tiny"] = TINY
+from tests.tiny_set import Stages
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +48,6 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     site = Site()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("FLOWERS_MIRROR", raising=False)
-    monkeypatch.setattr(sets, "BASE_URL", site.url)
     with serving(site):
         yield site
 

@@ -22,14 +22,7 @@ class SmallClone(Clone):
         del changes[r"^(  kind:).*"]  # The logistic head is as fast, and the one by default.
         super().__init__(folder, changes)
         self.edit(
-            "stages/sources/demo_flowers.py",
-            "IMAGES_OF_A_SPECIES = 80",
-            f"IMAGES_OF_A_SPECIES = {IMAGES_OF_A_SPECIES}",
-        )
-        self.edit(
-            "stages/sources/sets.py",
-            "images=1360,\n            class_names=DEMO_NAMES",
-            f"images={CLASSES * IMAGES_OF_A_SPECIES},\n            class_names=DEMO_NAMES",
+            "data/sets/demo/set.yaml", "count: 1360", f"count: {CLASSES * IMAGES_OF_A_SPECIES}"
         )
         self.commit()
 
@@ -58,10 +51,7 @@ class SmallClone(Clone):
         folders = [self.folder / name for name in ("data", "models", "metrics")]
         paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         named = {path.relative_to(self.folder).as_posix(): path for path in paths}
-        own = (
-            "data/times", "data/locks", "data/checkpoints", "data/downloads", "data/kept",
-            "metrics/times.js",
-        )  # fmt: skip
+        own = ("data/locks", "data/checkpoints", "data/downloads", "data/kept")
         return {
             name: md5(path)
             for name, path in named.items()

@@ -43,7 +43,7 @@ def rerun(clone: SmallClone, reference: Reference) -> None:
     """Take all outputs from the cache, then run stages that write in their place."""
     for name in ("data", "models", "metrics"):
         shutil.rmtree(clone.folder / name)
-    clone("git", "checkout", "--", "metrics")
+    clone("git", "checkout", "--", "metrics", "data")
     clone("dvc", "checkout")
     assert clone.ran("dvc", "repro") == set()
     clone("dvc", "repro", "--force", "--single-item", *CHEAP)
@@ -119,9 +119,7 @@ def test_an_output_that_cannot_be_replaced_is_named(
         pytest.skip("this file system cannot make a folder unchangeable")
     try:
         words = "stages.split --set demo --protocol stratified --fraction 0.2 --seed 42 --fold 1"
-        done = clone.try_(
-            sys.executable, "-m", *words.split(), "--group_duplicates", "--repeats", "1"
-        )
+        done = clone.try_(sys.executable, "-m", *words.split(), "--group_duplicates")
     finally:
         subprocess.run(["chattr", "-i", str(folder)], check=True)
     assert done.returncode == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from stages.pictures.decoding import FORMATS
 from tests.tiny_set import ROOT
@@ -14,14 +15,14 @@ from tests.tiny_set import ROOT
 pytestmark = pytest.mark.slow
 
 CASES = 12_000
-KINDS = [*FORMATS, "progressive", "CMYK", "turned", "grey 16 bits", "palette"]
+KINDS = [*FORMATS, "progressive", "CMYK", "turned", "grey 16 bits", "palette", "floats", "text"]
 FUZZ = """
 import sys
 from pathlib import Path
 import numpy as np
-from stages.common.command_line import process_use
 from stages.pictures.decoding import decode
-from stages.survey import picture_size
+from stages.survey import look_at
+from tests.memory import peak_megabytes
 
 whole = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
 rng, counts = np.random.default_rng(0), [0, 0]
@@ -45,12 +46,12 @@ for case in range(int(sys.argv[2])):
         assert str(error)
         readable = False
     try:
-        picture_size(bytes(data))
+        look_at(bytes(data))
         assert readable, case
     except ValueError:
         assert not readable, case
     counts[not readable] += 1
-print(*counts, round(process_use()[1]))
+print(*counts, round(peak_megabytes()))
 """
 
 
@@ -66,6 +67,10 @@ def write_pictures(folder: Path) -> None:
     exif[0x0112] = 6
     image.save(folder / "turned", "JPEG", exif=exif)
     Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "grey 16 bits", "PNG")
+    Image.fromarray(pixels[..., 0].astype(np.float32) / 255).save(folder / "floats", "TIFF")
+    text = PngInfo()
+    text.add_text("Comment", "x" * 3_000_000, zip=True)
+    image.save(folder / "text", "PNG", pnginfo=text)
     image.convert("P").save(folder / "palette", "PNG", transparency=3)
     assert sorted(path.name for path in folder.iterdir()) == sorted(KINDS)
 

@@ -32,10 +32,11 @@ KEPT = "interrupted: finished stages are kept, `dvc repro` goes on from here"
 DVCS = "ERROR: interrupted by the user"
 """What DVC says where the interrupt finds the stage's work done, so that the stage ends well."""
 PAIR = "demo-demo_backbone"
-# All but `survey` and `evaluate`, which are over before one could interrupt them. Each is
-# interrupted when its own code begins or, where it loads TensorFlow first, in the midst of that.
+# All but `check`, `imagenet`, `survey` and `evaluate`, which are over before one could interrupt
+# them. Each is interrupted when its own code begins or, where it loads TensorFlow first, in the
+# midst of that.
 STAGES = (
-    "download@demo",
+    "collect@demo",
     "weights@demo_backbone",
     f"inspect@{PAIR}",
     "duplicates@demo",
@@ -172,11 +173,20 @@ def test_an_interrupt_when_the_work_is_done(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+LOADING = """
+from stages.common.command_line import run
+def main(_):
+    print("now", flush=True)
+    import stages.networks.keras_quiet
+    input()
+run(main)
+"""
+
+
 @pytest.mark.parametrize("seconds", [0.2, 0.5, 1, 1.5])
 def test_an_interrupt_while_tensorflow_is_loaded(seconds: float, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    code = "import stages; print('now', flush=True); "
-    process = run_python(code + "import stages.networks.keras_quiet; input()", log)
+    process = run_python(LOADING, log)
     text = interrupt(process, log, after(seconds, "now"))
-    assert process.returncode == -signal.SIGINT
+    assert process.returncode == 130
     assert text == f"now\nstarting TensorFlow\n{KEPT}\n"

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.sources.toy_set import write_facts
 from tests.tiny_set import ROOT
 
 IMAGES = 8
@@ -23,18 +24,6 @@ CHUNK = 1 << 16
 PAUSE = 0.02
 """Seconds between two chunks: the archive of 4 MB takes about a second and a half."""
 KILLS = 6
-
-STAGE = """
-import sys
-from stages import download
-from stages.sources import sets
-from stages.common.command_line import run
-sets.BASE_URL, digest, images = sys.argv[1], sys.argv[2], int(sys.argv[3])
-del sys.argv[1:4]
-file = sets.SourceFile("toy.tgz", "17", "md5", digest)
-sets.SETS["toy"] = sets.ImageSet("toy", "toy.tgz", (file,), "jpg/{}.jpg", images, ("daisy",))
-run(download.main)
-"""
 
 
 def make_archive() -> bytes:
@@ -91,9 +80,17 @@ def server() -> Iterator[SlowServer]:
 
 @pytest.mark.slow
 def test_a_killed_download_goes_on(server: SlowServer, tmp_path: Path) -> None:
-    digest = hashlib.md5(server.content).hexdigest()
-    url = f"http://127.0.0.1:{server.server_port}"
-    command = [sys.executable, "-c", STAGE, url, digest, str(IMAGES), "--set", "toy"]
+    facts = {
+        "page": f"http://127.0.0.1:{server.server_port}/17/",
+        "terms": "none",
+        "files": {"toy.tgz": {"md5": hashlib.md5(server.content).hexdigest()}},
+        "archive": "toy.tgz",
+        "pictures": "jpg/{}.jpg",
+        "count": IMAGES,
+        "classes": ["daisy"],
+    }
+    write_facts(tmp_path / "data/sets/toy", facts)
+    command = [sys.executable, "-m", "stages.collect", "--set", "toy"]
     environment = {name: value for name, value in os.environ.items() if name != "FLOWERS_MIRROR"}
     environment |= {"PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1"}
     partial, final = tmp_path / "data/downloads/toy/toy.tgz", tmp_path / "data/raw/toy"

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.common.files import release
-from stages.extraction.extract import compute_here, extract
+from stages.extraction.extract import extract
+from stages.extraction.forward import compute_here
 from stages.extraction.kept import Kept
 from stages.training.batches import Batches
 from stages.training.prediction import predict
@@ -62,7 +63,7 @@ def test_what_is_written_is_there_after_it_was_let_go_of(tmp_path: Path) -> None
         keys = [str(number) for number in range(count)]
         kept = Kept(tmp_path / "kept", keys, ["plain"], {}, (MAP,), "float16")
         seen.append(mapped() - before)  # What was copied of the half.
-        extract(compute_here(network, read, kept), np.arange(count), kept, path)
+        extract(compute_here(network, read, kept.lacking_views), np.arange(count), kept, path)
         del kept
     assert max(seen) < MOST
     assert np.array_equal(np.load(path)[:, 0, 5], np.arange(IMAGES))
@@ -80,5 +81,6 @@ def test_training_and_prediction_take_a_batch_at_a_time(values: NDArray[np.float
         seen.append(mapped() - before)
         return block[:, :2]
 
-    assert predict(probabilities, values, 1, batch_size=5).shape == (IMAGES, 2)
+    rows = np.arange(IMAGES)
+    assert predict(probabilities, values, rows, 1, batch_size=5).shape == (IMAGES, 1, 2)
     assert max(seen) < MOST

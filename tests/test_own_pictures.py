@@ -17,8 +17,8 @@ from tests.test_repro import SHRUNK, Clone
 
 pytestmark = pytest.mark.slow
 
-PICTURES = Path("data/own/roses")
-TARGET = "own-split@roses"
+PICTURES = Path("data/sets/roses")
+TARGET = "split@roses"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def write_pictures(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def added(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, dict[str, bytes]]:
     """A clone whose pictures are under DVC and committed, and the pictures."""
-    changes = SHRUNK | {r"^sets:.*": "sets: []", r"^own:.*": "own: [roses]"}
+    changes = SHRUNK | {r"^sets:.*": "sets: [roses]"}
     clone = Clone(tmp_path_factory.mktemp("own"), changes)
     pictures = write_pictures(clone.folder / PICTURES)
     clone("dvc", "add", str(PICTURES))

@@ -19,7 +19,7 @@ from tools.samples import find_samples, read_samples
 
 CLASSES = {"जैस्मिन": 12, "red rose": 9, "weiß": 5}
 KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
-PATHS = ("data/features/mine/demo_backbone.npy", "data/prefix/mine/demo_backbone.npy")
+PATHS = ("data/features/mine/demo_backbone.npy", "data/prefix/mine/demo_backbone/values.npy")
 
 
 def add_pictures(folder: Path, first: int, counts: dict[str, int]) -> None:
@@ -28,7 +28,7 @@ def add_pictures(folder: Path, first: int, counts: dict[str, int]) -> None:
     for name, count in counts.items():
         for _ in range(count):
             kind, suffix = [*KINDS.items()][number % len(KINDS)]
-            path = folder / "data/own/mine" / name / f"deep{number % 2}" / f"{number}.{suffix}"
+            path = folder / "data/sets/mine" / name / f"deep{number % 2}" / f"{number}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(picture(number, kind, (20 + number, 60 - number)))
             number += 1
@@ -97,13 +97,13 @@ def test_new_pictures_alone_are_looked_at_and_the_bytes_are_those_of_a_cold_run(
     seen: list[str] = []
 
     def noting(
-        archive: Path, names: list[str], rows: NDArray[np.int64], *others: Any
+        table: Path, names: list[str], rows: NDArray[np.int64], *others: Any
     ) -> Iterator[Any]:
         seen.extend(names[row] for row in rows)
-        yield from decode_rows(archive, names, rows, *others)
+        yield from decode_rows(table, names, rows, *others)
 
     monkeypatch.setattr("stages.extraction.extract.decode_rows", noting)
-    own = mine.folder / "data/own/mine"
+    own = mine.folder / "data/sets/mine"
     add_pictures(mine.folder, 50, {"weiß": 2, "a new class": 3})
     (own / "red rose/deep1/13.png").unlink()
     (own / "red rose/deep0/12.jpg").write_bytes(picture(99))
@@ -132,16 +132,13 @@ def test_a_new_view_leaves_the_others_as_they_are(mine: Stages) -> None:
 
 
 def test_a_flat_folder_has_no_official_split_and_no_order(mine: Stages) -> None:
-    with pytest.raises(
-        UserError, match=r"data/own/mine has no parts of its own; choose stratified"
-    ):
-        mine.run_split(protocol="official")
-    with pytest.raises(UserError, match=r"mine has no such order"):
-        mine.run_split(protocol="ordered")
+    for protocol in ("official", "ordered"):
+        with pytest.raises(UserError, match=rf"mine: .* no split '{protocol}'.* are: stratified$"):
+            mine.run_split(protocol=protocol)
 
 
 def test_given_parts_are_taken_by_official_alone(mine: Stages) -> None:
-    own = mine.folder / "data/own/mine"
+    own = mine.folder / "data/sets/mine"
     for part, suffix in (("train", (".jpg", ".png", ".webp")), ("test", (".bmp",))):
         for path in [path for path in own.glob("*/*/*") if path.suffix in suffix]:
             target = own / part / path.relative_to(own)
@@ -152,7 +149,9 @@ def test_given_parts_are_taken_by_official_alone(mine: Stages) -> None:
     mine.run_collect()
     mine.run_survey()
     mine.run_duplicates()
-    with pytest.raises(UserError, match=r"has parts of its own; set split.protocol to official"):
+    with pytest.raises(
+        UserError, match=r"split\.protocol: the set has parts of its own; set it to official"
+    ):
         mine.run_split()
     mine.run_split(protocol="official")
     parts = [row["part"] for row in read_csv(mine.folder / "data/splits/mine.csv")]
@@ -161,10 +160,14 @@ def test_given_parts_are_taken_by_official_alone(mine: Stages) -> None:
     mine.run_features()
     mine.run_head(kind="logistic", hidden=[])
     probabilities = np.load(mine.folder / "models/mine/demo_backbone/head_probabilities.npy")
-    assert probabilities.shape == (1, 26, 3)
+    assert probabilities.shape == (26, 3)
 
 
 def test_a_set_that_there_is_not_is_named_with_the_remedy(mine: Stages) -> None:
     shutil.rmtree(mine.folder / "data/raw/mine")
-    with pytest.raises(UserError, match=r"no set 'mine'; there are: flowers17.*data/own/NAME"):
+    with pytest.raises(UserError, match=r"mine/pictures\.csv is missing; run .*collect@mine"):
         mine.run_features()
+    shutil.rmtree(mine.folder / "data/sets/mine")
+    (mine.folder / "data/sets/flowers17").mkdir()
+    with pytest.raises(UserError, match=r"no folder .*/mine; there are: flowers17; .*sets/NAME"):
+        mine.run_collect()

@@ -5,6 +5,7 @@ import math
 import re
 from argparse import Namespace
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -15,15 +16,14 @@ from hypothesis.strategies import SearchStrategy
 
 from stages import report
 from stages.common.command_line import Parser, UserError
-from tests.tiny_set import ROOT, as_options, default_parameters
+from tests.tiny_set import ROOT, default_parameters, words_of
 
 DEFAULTS = default_parameters()
 STAGES = {
     name: stage["cmd"]
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"].items()
-    # Those of one's own sets have the same commands.
-    if isinstance(stage["cmd"], str) and not name.startswith("own-")
 }
+ITEM = {"set": "flowers17", "backbone": "vgg19"}
 EXAMPLES = settings(
     max_examples=10,
     phases=[Phase.explicit, Phase.generate],
@@ -36,11 +36,10 @@ EXAMPLES = settings(
 
 NUMBERS: dict[str, tuple[type, float, float]] = {
     "dropout": (float, 0, 0.95),
-    "seed": (int, 0, 2**32 - 1001),
-    "repeats": (int, 1, 1000),
+    "seed": (int, 0, 2**32 - 1),
     "duplicates.distance": (int, 0, 16),
     "split.fraction": (float, 0.01, 0.99),
-    "split.seed": (int, 0, 2**32 - 1001),
+    "split.seed": (int, 0, 2**32 - 1),
     "split.fold": (int, 1, 3),
     "features.image_size": (int, 32, 1024),
     "head.hidden": (int, 1, 65536),
@@ -50,7 +49,6 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "head.batch_size": (int, 1, 65536),
     "head.weight_decay": (float, 0, 10),
     "head.label_smoothing": (float, 0, 0.9),
-    "head.early_stopping": (int, 0, math.inf),
     "finetune.batch_norm_momentum": (float, 0, 1),
     "finetune.learning_rate": (float, math.nextafter(0, 1), 10),
     "finetune.lowest_rate": (float, math.nextafter(0, 1), 1),
@@ -61,12 +59,10 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "finetune.color_jitter": (float, 0, 0.9),
     "finetune.weight_decay": (float, 0, 10),
     "finetune.label_smoothing": (float, 0, 0.9),
-    "finetune.early_stopping": (int, 0, math.inf),
 }
 """As params.yaml states their ranges: kind, smallest and largest."""
 CHOICES = {
     "refit": ["true", "false"],
-    "class_weight": ["none", "balanced"],
     "weights": ["imagenet", "random"],
     "unreadable": ["stop", "skip"],
     "engine": ["local", "ray"],
@@ -87,8 +83,10 @@ CHOICES = {
 }
 LISTED = ("head.hidden", "head.strengths")
 """Of NUMBERS, those that are a list of them."""
-FLAGS = ["split.group_duplicates", "predict.average_views", "predict.calibrate"]
-LISTS = ["sets", "own", "backbones", "fusions"]
+FLAGS = [
+    "split.group_duplicates", "inspect.classifier", "predict.average_views", "predict.calibrate",
+]  # fmt: skip
+LISTS = ["sets", "backbones"]
 """What the graph is made of: their names go to `--set` and `--backbone`."""
 BY_THE_NETWORK = ["finetune.unfreeze"]
 """Looked at when the network is there: tests/networks/test_backbones.py."""
@@ -103,7 +101,7 @@ class ParsedError(Exception):
 @pytest.fixture(autouse=True)
 def with_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is not always installed."""
-    monkeypatch.setattr("stages.extraction.extract.find_spec", lambda name: name)
+    monkeypatch.setattr("stages.extraction.options.find_spec", lambda name: name)
 
 
 def changed(name: str, value: Any) -> Parameters:
@@ -114,38 +112,19 @@ def changed(name: str, value: Any) -> Parameters:
     return parameters
 
 
-def words_of(command: str, parameters: Parameters) -> list[str]:
-    """A stage's command line as DVC makes it, for flowers17 and vgg19."""
-    words = []
-    for word in command.split()[3:]:
-        if not word.startswith("${"):
-            words.append(word)
-            continue
-        value: Any = parameters | {"item": {"set": "flowers17", "backbone": "vgg19"}}
-        for key in word.strip("${}").split("."):
-            value = value[key]
-        if isinstance(value, dict):
-            words += as_options(value)
-        else:
-            words.append(str(value).lower() if isinstance(value, bool) else str(value))
-    return words
-
-
 def parse(stage: str, parameters: Parameters) -> Namespace:
     """What a stage's parser makes of its command line; raises UserError as the stage does."""
 
     def parse_and_end(self: Parser, words: list[str]) -> NoReturn:
         raise ParsedError(original(self, words))
 
-    def end(*_: Any) -> NoReturn:
-        raise ParsedError(Namespace())
-
     original = Parser.parse_args
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.finetune.pass_through", end)  # Without epochs it parses no more.
         patch.setattr(Parser, "parse_args", parse_and_end)
         try:
-            importlib.import_module(f"stages.{stage}").main(words_of(STAGES[stage], parameters))
+            importlib.import_module(f"stages.{stage}").main(
+                words_of(STAGES[stage], parameters, ITEM)
+            )
         except ParsedError as parsed:
             return parsed.args[0]  # type: ignore[no-any-return]
     raise AssertionError(stage)
@@ -313,7 +292,7 @@ def test_a_misspelt_name_in_a_section_is_one_line(name: str, besides: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("section", "name"), [("head", "dropout"), ("head", "seed"), ("split", "repeats"),
+    ("section", "name"), [("head", "dropout"), ("head", "seed"), ("split", "set"),
                           ("finetune", "refit"), ("features", "set"), ("duplicates", "set")],
 )  # fmt: skip
 def test_a_name_in_the_wrong_section_overrides_nothing(section: str, name: str) -> None:
@@ -331,7 +310,7 @@ def test_the_report_knows_every_parameter() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", report.PARAMETERS)
 def test_a_misspelt_name_outside_of_sections_is_one_line(
-    name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of one that stands there besides; DVC refuses where the right one is missing."""
     monkeypatch.chdir(tmp_path)
@@ -348,19 +327,39 @@ def test_a_misspelt_name_outside_of_sections_is_one_line(
     check()
 
 
-@pytest.mark.parametrize("stage", sorted({*STAGES} - {"collect", "evaluate", "report"}))
-@pytest.mark.parametrize("kind", ["set", "backbone"])
-def test_an_unknown_set_or_backbone_is_one_line(stage: str, kind: str) -> None:
-    """`evaluate` and `report` only read what other stages have written of them.
-
-    So do `head` and `finetune` of a set, whose name tells by itself nothing of one's own.
-    """
-    if kind == "set" and stage in ("head", "finetune"):
-        return
-    if f"item.{kind}" not in STAGES[stage]:
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STAGES, stage, STAGES[stage].replace(f"${{item.{kind}}}", "rose"))
-        with pytest.raises(UserError, match=f"no {kind} 'rose'; there are") as caught:
-            importlib.import_module(f"stages.{stage}").main(words_of(STAGES[stage], DEFAULTS))
+def refusal_of_a_rose(stage: str, kind: str) -> str:
+    """What a stage says where its set or backbone is called rose."""
+    words = words_of(STAGES[stage], DEFAULTS, ITEM | {kind: "rose"})
+    assert "rose" in words
+    with pytest.raises(UserError) as caught:
+        importlib.import_module(f"stages.{stage}").main(words)
     assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("stage", [each for each in STAGES if "item.backbone" in STAGES[each]])
+def test_an_unknown_backbone_is_one_line(stage: str) -> None:
+    """`evaluate` only reads what other stages have written of one."""
+    if stage != "evaluate":
+        assert "no backbone 'rose'; there are: vgg16, " in refusal_of_a_rose(stage, "backbone")
+
+
+def test_an_unknown_set_is_one_line_that_names_those_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("roses", "demo"):
+        (tmp_path / "data/sets" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert refusal_of_a_rose("collect", "set") == (
+        "sets: there is no folder data/sets/rose; there are: demo, roses; put "
+        "pictures of your own into data/sets/NAME, a folder a class, and NAME into `sets` of "
+        "params.yaml"
+    )
+
+
+@pytest.mark.parametrize("stage", ["survey", "duplicates", "split", "inspect"])
+def test_a_set_that_is_not_collected_is_one_line(stage: str) -> None:
+    """The others read first what follows of these."""
+    assert refusal_of_a_rose(stage, "set") == (
+        "data/raw/rose/pictures.csv is missing; run `dvc repro collect@rose`"
+    )

@@ -13,27 +13,20 @@ import pytest
 import yaml
 
 from stages.common.code import imported_modules
-from tests.tiny_set import ROOT, default_parameters
+from stages.common.files import write_json
+from tests.tiny_set import ROOT, default_parameters, words_of
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
-TENSORFLOW_STAGES = {"weights", "inspect", "features", "prefix", "head", "finetune", "explain"}
+TENSORFLOW_STAGES = {
+    "weights", "imagenet", "inspect", "features", "prefix", "head", "finetune", "explain",
+}  # fmt: skip
 
 
-def commands(name: str) -> list[str]:
-    """The commands of a stage, most have one."""
-    command = STAGES[name]["cmd"]
-    return command if isinstance(command, list) else [command]
-
-
-OWN = "own-"
-"""What the names of the stages for sets of one's own begin with."""
-
-
-def scripts(name: str) -> list[Path]:
-    """The scripts that a stage runs."""
-    modules = [command.split()[2] for command in commands(name)]
-    return [ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules]
+def script(name: str) -> Path:
+    """The script that a stage runs."""
+    module = STAGES[name]["cmd"].split()[2]
+    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def packages_of(modules: Iterable[Path]) -> set[str]:
@@ -43,8 +36,7 @@ def packages_of(modules: Iterable[Path]) -> set[str]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_its_script_and_every_package_it_imports_and_no_other(name: str) -> None:
-    code = {str(path.relative_to(ROOT)) for path in scripts(name)}
-    code |= packages_of(module for path in scripts(name) for module in imported_modules(path))
+    code = {f"stages/{name}.py"} | packages_of(imported_modules(script(name)))
     deps = STAGES[name]["deps"]
     assert {dep for dep in deps if dep.startswith("stages/")} == code
     assert len(deps) == len(set(deps))
@@ -66,30 +58,38 @@ def test_packages_import_each_other_in_no_circle() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_is_a_script_of_its_name_and_says_what_it_does(name: str) -> None:
-    name = name.removeprefix(OWN)
-    wanted = ["head", "evaluate"] if name == "fusion" else [name]
-    assert [script.stem for script in scripts(name)] == wanted
+    assert script(name).stem == name
     assert STAGES[name]["desc"]
 
 
 def test_every_script_is_a_stage() -> None:
     scripts = {path.stem for path in (ROOT / "stages").glob("[!_]*.py")}
-    assert scripts == {name for name in STAGES if not name.startswith(OWN)} - {"fusion"}
+    assert scripts == set(STAGES)
 
 
-def test_a_set_of_ones_own_runs_through_the_same_stages() -> None:
-    of_sets = {name for name in STAGES if "set" in STAGES[name].get("matrix", {})}
-    published = {name for name in of_sets if STAGES[name]["matrix"]["set"] == "${sets}"}
-    assert of_sets - published == {OWN + name for name in published - {"download"}} | {"collect"}
-    for name in published - {"download"}:
-        own = STAGES[OWN + name]
-        assert own == STAGES[name] | {"matrix": STAGES[name]["matrix"] | {"set": "${own}"}}
-    assert STAGES["collect"]["outs"] == STAGES["download"]["outs"]
+def test_there_is_one_list_of_sets_and_one_of_backbones() -> None:
+    lists = [value for stage in STAGES.values() for value in stage.get("matrix", {}).items()]
+    assert set(lists) == {("set", "${sets}"), ("backbone", "${backbones}")}
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in STAGES if name != "fusion" and not name.startswith(OWN)]
-)
+def test_only_the_first_stage_of_a_set_knows_its_folder() -> None:
+    """All others go by the table that it writes, whatever kind of set it is."""
+    knowing = {
+        name for name in STAGES if any(dep.startswith("data/sets") for dep in STAGES[name]["deps"])
+    }
+    assert knowing == {"collect"}
+    assert "data/sets/${item.set}" in STAGES["collect"]["deps"]
+    assert STAGES["collect"]["outs"] == ["data/raw/${item.set}"]
+
+
+def test_a_list_of_sets_is_checked_before_anything_is_made() -> None:
+    assert STAGES["check"]["params"] == ["backbones", "sets"]
+    (checked,) = STAGES["check"]["outs"]
+    after = {name for name in STAGES if checked in STAGES[name]["deps"]}
+    assert after == {"collect", "imagenet", "weights"}
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_only_stages_that_touch_a_network_import_tensorflow(name: str) -> None:
     modules = imported_modules(ROOT / f"stages/{name}.py")
     assert (ROOT / "stages/networks/keras_quiet.py" in modules) == (name in TENSORFLOW_STAGES)
@@ -101,33 +101,49 @@ def test_what_has_nothing_to_train_does_without_tensorflow(name: str, tmp_path: 
     models.mkdir(parents=True)
     for file in ("head.keras", "head_probabilities.npy"):
         (models / file).touch()
+    prefix = tmp_path / "data/prefix/demo/vgg19"
+    if name == "finetune":
+        write_json(prefix / "facts.json", {"values": "none"})
     code = (
         "import sys; sys.modules.update(keras=None, tensorflow=None); "
         f"from stages.{name} import main; main(sys.argv[1:])"
     )
-    words = ["--set", "demo", "--backbone", "vgg19", "--unfreeze", "0", "--epochs", "0"]
+    parameters = default_parameters()
+    parameters["finetune"]["unfreeze"] = "0"
+    words = words_of(STAGES[name]["cmd"], parameters, {"set": "demo", "backbone": "vgg19"})
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, check=True)
-    written = {"prefix": "data/prefix/demo/vgg19.npy", "finetune": f"{models}/finetuned.keras"}
-    assert (tmp_path / written[name]).exists()
+    written = {"prefix": prefix / "facts.json", "finetune": models / "finetuned.keras"}
+    assert written[name].exists()
 
 
 def test_every_parameter_reaches_a_stage() -> None:
-    text = " ".join(command for name in STAGES for command in commands(name))
+    text = " ".join(stage["cmd"] for stage in STAGES.values())
     used = set(re.findall(r"\$\{([a-z_]+)", text))
     lists = {name for stage in STAGES.values() for name in stage.get("matrix", {}).values()}
     used |= {name.strip("${}") for name in lists}
     assert used - {"item"} == set(default_parameters())
 
 
-def test_only_the_report_reads_params_yaml_and_declares_it() -> None:
-    readers = [
+def test_only_check_and_the_report_read_params_yaml_and_declare_it() -> None:
+    readers = {
         path.stem
         for path in (ROOT / "stages").rglob("*.py")
-        if 'params.yaml"' in path.read_text("utf-8")
-    ]
-    assert readers == ["report"]
+        if re.search(r"""["'/]params\.yaml["']""", path.read_text("utf-8"))
+    }
+    assert readers == {"check", "report"}
+    assert STAGES["check"]["params"] == ["backbones", "sets"]
     assert STAGES["report"]["params"] == [{"params.yaml": None}]
+
+
+@pytest.mark.parametrize("name", sorted({*STAGES} - {"check", "report"}))
+def test_a_stage_that_builds_a_network_depends_on_its_entry_in_the_registry_alone(
+    name: str,
+) -> None:
+    """`evaluate` and `explain` take the model as it is."""
+    builds = "backbone" in STAGES[name].get("matrix", {}) and name not in ("evaluate", "explain")
+    entry = [{"stages/backbones.yaml": ["${item.backbone}"]}]
+    assert STAGES[name].get("params") == (entry if builds else None)
 
 
 def test_every_parameter_has_a_comment() -> None:
@@ -170,13 +186,13 @@ def test_dvc_reads_the_default_matrix() -> None:
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     names = done.stdout.split()
-    assert len(names) == 5 * 2 + 7 * 4 + 1
-    assert "evaluate@flowers17-vgg19" in names
+    assert len(names) == 1 + 4 * 2 + 2 * 2 + 7 * 4 + 1
+    assert {"check", "collect@oxford102", "evaluate@flowers17-vgg19"} <= set(names)
 
 
-def test_dvc_reads_a_matrix_of_ones_own(tmp_path: Path) -> None:
+def test_dvc_reads_a_matrix_with_sets_of_ones_own(tmp_path: Path) -> None:
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    parameters = default_parameters() | {"sets": [], "own": ["my-roses", "цветы"]}
+    parameters = default_parameters() | {"sets": ["flowers17", "my-roses", "цветы"]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters, allow_unicode=True), "utf-8")
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
@@ -185,8 +201,8 @@ def test_dvc_reads_a_matrix_of_ones_own(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     names = done.stdout.split()
-    assert len(names) == 4 * 2 + 7 * 4 + 2 + 1
-    assert {"collect@my-roses", "own-evaluate@my-roses-vgg19", "own-split@цветы"} <= set(names)
+    assert len(names) == 1 + 4 * 3 + 2 * 2 + 7 * 6 + 1
+    assert {"collect@my-roses", "evaluate@my-roses-vgg19", "split@цветы"} <= set(names)
 
 
 @pytest.mark.parametrize(
@@ -255,11 +271,53 @@ def test_the_licence_of_every_package_is_listed() -> None:
 
 def test_every_dependency_is_pinned_and_explained() -> None:
     project = (ROOT / "pyproject.toml").read_text("utf-8").split("[build-system]")[0]
-    names = re.findall(r'"([A-Za-z0-9-]+)(?:[><=]|")', project.split("dependencies", 1)[1])
+    names = re.findall(r'"([A-Za-z0-9.-]+)(?:[><=]|")', project.split("dependencies", 1)[1])
     pinned = "\n".join(path.read_text("utf-8").lower() for path in ROOT.glob("requirements*.txt"))
     pages = [ROOT / "README.md", ROOT / "docs/development.md"]
     explained = "\n".join(path.read_text("utf-8").lower() for path in pages)
     assert len(names) > 10
     for name in names:
-        assert f"\n{name.lower()}==" in f"\n{pinned}", name
+        assert f"\n{name.lower().replace('.', '-')}==" in f"\n{pinned}", name
         assert f"`{name.lower()}`" in explained, name
+
+
+@pytest.mark.parametrize(
+    "name", [".venv", ".demo", "models", "metrics/report", "dvc_plots", "mutants"]
+)
+@pytest.mark.parametrize("link", [True, False])
+def test_what_is_made_is_ignored_by_git_as_a_folder_and_as_a_link(
+    name: str, link: bool, tmp_path: Path
+) -> None:
+    repository, elsewhere = tmp_path / "repository", tmp_path / "elsewhere"
+    path = repository / name
+    for folder in (path.parent, elsewhere) if link else (path,):
+        folder.mkdir(parents=True, exist_ok=True)
+    if link:
+        path.symlink_to(elsewhere)
+    (path / "file").write_text("made")
+    (repository / ".gitignore").write_text((ROOT / ".gitignore").read_text("utf-8"))
+    subprocess.run(["git", "init", "--quiet"], cwd=repository, check=True)
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    done = subprocess.run(status, cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stdout == "?? .gitignore\n"
+
+
+def test_importing_changes_nothing_but_what_tensorflow_demands() -> None:
+    """That is in stages/networks/keras_quiet.py; modules without TensorFlow are imported here."""
+    quiet = ROOT / "stages/networks/keras_quiet.py"
+    paths = [path for path in (ROOT / "stages").rglob("*.py") if path != quiet]
+    plain = [path for path in paths if quiet not in imported_modules(path)]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in plain]
+    assert len(names) > 30
+    code = f"""
+import importlib, os, sys, warnings
+import PIL.Image, jinja2, numpy, requests, ruamel.yaml, scipy.io, sklearn, tqdm
+def state():
+    return dict(os.environ), sys.excepthook, list(warnings.filters), os.getcwd(), sys.stderr
+before = state()
+for name in {names}:
+    importlib.import_module(name)
+    assert state() == before, name
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -79,13 +79,14 @@ def test_bfloat16_gives_the_class_that_float32_gives(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
 
-    stage("download", "--set", "flowers17")
+    shutil.copytree(ROOT / "data/sets/flowers17", tmp_path / "data/sets/flowers17")
+    stage("collect", "--set", "flowers17")
     stage("survey", "--set", "flowers17", "--unreadable", "stop")
     stage("weights", "--backbone", backbone, "--weights", "imagenet", "--seed", "42")
     asked = default_parameters()["features"] | {"views": ["plain"], "image_size": "native"}
     features = {}
     for precision in ("float32", "bfloat16"):
-        options = as_options(asked | {"precision": precision})
+        options = as_options(asked | {"precision": precision, "engine": "local"})
         stage("features", "--set", "flowers17", "--backbone", backbone, *options)
         features[precision] = np.load(tmp_path / f"data/features/flowers17/{backbone}.npy")
     labels = np.arange(1360) // 80

@@ -1,8 +1,6 @@
 """Pictures that cannot be read: the survey stops the run, or all stages leave them out."""
 
-import io
 import shutil
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,25 +12,23 @@ from stages.common.files import read_csv, read_json
 from stages.pictures.reading import read_members
 from stages.pictures.splits import read_split
 from stages.reporting.tables import find_reservations
-from tests.tiny_set import TINY, Stages
+from tests.tiny_set import IMAGES, Stages, replace_pictures
 
+ARCHIVE = "data/raw/tiny/tiny.tgz"
 BROKEN = {3: b"no picture", 7: b"", 16: None, 21: b"no picture"}
 """Row in the set, and what stands there in place of a picture; None: the picture, cut off."""
-NAMES = [TINY.image_names[row] for row in BROKEN]
-READABLE = np.setdiff1d(np.arange(TINY.images), [*BROKEN])
+NAMES = [IMAGES[row] for row in BROKEN]
+READABLE = np.setdiff1d(np.arange(len(IMAGES)), [*BROKEN])
 
 
 def break_pictures(folder: Path, broken: Mapping[int, bytes | None]) -> None:
     """Replace pictures of the set in `folder`; the archive's order stays."""
-    path = folder / "data/raw/tiny/tiny.tgz"
-    members = list(read_members(path, TINY.image_names))
-    with tarfile.open(path, "w:gz") as archive:
-        for row, data in members:
-            put = broken.get(row, data)
-            body = data[: len(data) // 2] if put is None else put
-            info = tarfile.TarInfo(TINY.image_names[row])
-            info.size = len(body)
-            archive.addfile(info, io.BytesIO(body))
+    table = folder / "data/raw/tiny/pictures.csv"
+    whole = dict(read_members(table, IMAGES))
+    halves = {row: data[: len(data) // 2] for row, data in whole.items()}
+    replace_pictures(
+        folder, {row: halves[row] if put is None else put for row, put in broken.items()}
+    )
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -61,6 +57,24 @@ def test_by_default_the_run_stops_with_all_of_them(
     assert outputs(stages.folder) == before
 
 
+def test_damaged_pictures_stop_nothing_and_are_counted(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first,) = (
+        data for _, data in read_members(stages.folder / "data/raw/tiny/pictures.csv", IMAGES[:1])
+    )
+    break_pictures(stages.folder, {5: first[:-2]})
+    stages.run_survey()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"{IMAGES[5]} is damaged, but is read: its end is missing",
+        "tiny: 30 images, 0 unreadable, 1 damaged",
+    ]
+    rows = read_csv(stages.folder / "metrics/survey/tiny.csv")
+    assert [row["damaged"] for row in rows] == [""] * 5 + ["its end is missing"] + [""] * 24
+    assert rows[5]["width"] == rows[0]["width"]
+
+
 def test_many_are_all_listed_and_the_error_stays_short(
     stages: Stages, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,13 +82,15 @@ def test_many_are_all_listed_and_the_error_stays_short(
     with pytest.raises(UserError, match=r"20 of 30 .*0005\.jpg, \.\.\., all listed above; put"):
         stages.run_survey()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == TINY.image_names[:20]
+    assert [line.split()[0] for line in lines] == IMAGES[:20]
 
 
 def test_a_class_is_never_left_without_a_picture(stages: Stages) -> None:
-    break_pictures(stages.folder, dict.fromkeys(range(1, TINY.images, 3), b""))
-    with pytest.raises(UserError, match="no image of class 'green' can be read"):
-        stages.run_survey("skip")
+    break_pictures(stages.folder, dict.fromkeys(range(1, len(IMAGES), 3), b""))
+    stages.run_survey("skip")
+    stages.run_duplicates()
+    with pytest.raises(UserError, match="class 'green' has nothing in train: none of its pictures"):
+        stages.run_split()
 
 
 def test_where_all_can_be_read_skip_changes_no_byte(stages: Stages) -> None:
@@ -107,32 +123,29 @@ def test_they_are_in_no_part_and_the_others_stay_where_they_were(
     skipped: Stages, ran: Stages
 ) -> None:
     before, after = (
-        read_split(each.folder / "data/splits/tiny.csv").parts[0] for each in (ran, skipped)
+        read_split(each.folder / "data/splits/tiny.csv").parts for each in (ran, skipped)
     )
     assert set(after[[*BROKEN]]) == {"unreadable"}
     np.testing.assert_array_equal(after[READABLE], before[READABLE])
 
 
 @pytest.mark.parametrize("protocol", ["stratified", "official", "ordered"])
-def test_no_protocol_and_no_repeat_gives_them_a_part(
-    skipped: Stages, tmp_path: Path, protocol: str
-) -> None:
+def test_no_protocol_gives_them_a_part(skipped: Stages, tmp_path: Path, protocol: str) -> None:
     copy = Stages(tmp_path / "copy")
     shutil.copytree(skipped.folder, copy.folder)
-    copy.run_split(protocol=protocol, repeats=3)
+    copy.run_split(protocol=protocol)
     parts = read_split(copy.folder / "data/splits/tiny.csv").parts
-    assert parts.shape == (3, 30)
-    assert set(parts[:, [*BROKEN]].ravel()) == {"unreadable"}
-    assert "unreadable" not in parts[:, READABLE]
+    assert set(parts[[*BROKEN]]) == {"unreadable"}
+    assert "unreadable" not in parts[READABLE]
 
 
-@pytest.mark.parametrize("stage", ["features", "prefix"])
+@pytest.mark.parametrize(
+    "file", ["features/tiny/demo_backbone.npy", "prefix/tiny/demo_backbone/values.npy"]
+)
 def test_their_rows_are_there_and_empty_and_the_others_are_as_they_were(
-    skipped: Stages, ran: Stages, stage: str
+    skipped: Stages, ran: Stages, file: str
 ) -> None:
-    before, after = (
-        np.load(each.folder / f"data/{stage}/tiny/demo_backbone.npy") for each in (ran, skipped)
-    )
+    before, after = (np.load(each.folder / "data" / file) for each in (ran, skipped))
     assert after.shape == before.shape
     np.testing.assert_allclose(after[READABLE], before[READABLE], rtol=1e-3, atol=1e-3)
     assert not after[[*BROKEN]].any()
@@ -146,13 +159,13 @@ def test_they_are_nobodys_duplicates(skipped: Stages) -> None:
 
 
 def test_duplicates_behind_them_keep_their_numbers(stages: Stages) -> None:
-    members = dict(read_members(stages.folder / "data/raw/tiny/tiny.tgz", TINY.image_names))
+    members = dict(read_members(stages.folder / "data/raw/tiny/pictures.csv", IMAGES))
     break_pictures(stages.folder, BROKEN | {20: members[5]})
     stages.run_survey("skip")
     stages.run_duplicates(distance=0)
     rows = read_csv(stages.folder / "data/duplicates/tiny.csv")
     found = [(row["image"], row["group"], row["partner"]) for row in rows]
-    names = TINY.image_names
+    names = IMAGES
     assert found == [(names[5], "6", names[20]), (names[20], "6", names[5])]
 
 

@@ -1,5 +1,6 @@
 """A small set of images, and the stages run on it with the real parameters shrunk."""
 
+import hashlib
 import io
 import os
 import sys
@@ -9,26 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 import yaml
 from PIL import Image
 
-from stages.common.files import write_json
-from stages.sources.sets import ImageSet
+from stages.common.files import read_csv, write_csv, write_json
+from stages.pictures.reading import read_members
+from stages.pictures.table import PictureTable, table_path, write_table
 
 ROOT = Path(__file__).parents[1]
 CLASSES, IMAGES_A_CLASS = 3, 10
-TINY = ImageSet(
-    name="tiny",
-    archive="tiny.tgz",
-    files=(),
-    image_pattern="jpg/image_{:04d}.jpg",
-    images=CLASSES * IMAGES_A_CLASS,
-    class_names=("red", "green", "blue's"),
-    label_file="imagelabels.mat",
-    official_file="setid.mat",
-    ordered_train=7,
-)
+CLASS_NAMES = ("red", "green", "blue's")
+IMAGES = [f"jpg/image_{number:04d}.jpg" for number in range(1, CLASSES * IMAGES_A_CLASS + 1)]
+LABELS = np.arange(len(IMAGES)) % CLASSES
+ARCHIVE = "data/raw/tiny/tiny.tgz"
 
 
 def default_parameters() -> dict[str, Any]:
@@ -49,6 +43,23 @@ def as_options(section: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def words_of(command: str, parameters: Mapping[str, Any], item: Mapping[str, str]) -> list[str]:
+    """A stage's command line as DVC makes it of dvc.yaml's, without `python -m MODULE`."""
+    words = []
+    for word in command.split()[3:]:
+        if not word.startswith("${"):
+            words.append(word)
+            continue
+        value: Any = {**parameters, "item": item}
+        for key in word.strip("${}").split("."):
+            value = value[key]
+        if isinstance(value, dict):
+            words += as_options(value)
+        else:
+            words.append(str(value).lower() if isinstance(value, bool) else str(value))
+    return words
+
+
 def picture(label: int, rng: np.random.Generator) -> bytes:
     """A noisy JPEG, wider than high, in which the channel `label` is the brightest."""
     pixels = rng.integers(0, 120, (100, 130, 3), dtype=np.uint8)
@@ -58,32 +69,52 @@ def picture(label: int, rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def write_tiny_set(folder: Path) -> None:
-    """Write the raw files of TINY; the archive holds them in an order of its own."""
-    rng = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    labels = np.arange(TINY.images) % CLASSES
-    members = [
-        (name, picture(label, rng))
-        for name, label in zip(TINY.image_names, labels.tolist(), strict=True)
-    ]
-    with tarfile.open(folder / TINY.archive, "w:gz") as archive:
-        for index in rng.permutation(TINY.images):
-            name, data = members[index]
+def write_tar(path: Path, members: Mapping[str, bytes]) -> None:
+    """Write a gzipped tar of files, by their names."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    scipy.io.savemat(folder / "imagelabels.mat", {"labels": labels[np.newaxis] + 1})
-    numbers = np.arange(1, TINY.images + 1)
-    parts = {"trnid": numbers[:9], "valid": numbers[9:15], "tstid": numbers[15:]}
-    scipy.io.savemat(folder / "setid.mat", parts)
-    write_json(
-        folder / "source.json", {"set": "tiny", "source": "generated", "files": {}, "missing": []}
-    )
+
+
+def write_tiny_set(folder: Path, source: str = "generated") -> None:
+    """What `collect` writes of a set of 30 pictures; its archive holds them in an order of its own.
+
+    Its official split is 9 of train, 6 of val and 15 of test; its ordered one has 7 of each class
+    in train.
+    """
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    contents = [picture(label, rng) for label in LABELS.tolist()]
+    order = rng.permutation(len(IMAGES)).tolist()
+    write_tar(folder / "tiny.tgz", {IMAGES[row]: contents[row] for row in order})
+    digests = [hashlib.sha256(each).hexdigest() for each in contents]
+    splits = {
+        "official": [np.repeat(["train", "val", "test"], [9, 6, 15])],
+        "ordered": [np.repeat(["train", "val"], [7 * CLASSES, 3 * CLASSES])],
+    }
+    archives = [f"data/raw/{folder.name}/tiny.tgz"] * len(IMAGES)
+    table = PictureTable(IMAGES, LABELS, CLASS_NAMES, digests, archives, splits)
+    write_table(folder / "pictures.csv", table)
+    facts = {"set": folder.name, "source": source, "files": {}, "missing": [], "terms": "none"}
+    write_json(folder / "source.json", facts)
+
+
+def replace_pictures(folder: Path, contents: Mapping[int, bytes]) -> None:
+    """Give rows of the tiny set in a project's folder other bytes; the archive's order stays."""
+    table = table_path("tiny", folder)
+    members = {IMAGES[row]: contents.get(row, data) for row, data in read_members(table, IMAGES)}
+    write_tar(folder / ARCHIVE, members)
+    rows = [
+        {**row, "sha256": hashlib.sha256(members[row["image"]]).hexdigest()}
+        for row in read_csv(table)
+    ]
+    write_csv(table, list(rows[0]), [[*row.values()] for row in rows])
 
 
 class Stages:
-    """Runs stages in a folder, on TINY or another set, and the demo's network."""
+    """Runs stages in a folder, on the tiny set or another, and the demo's network."""
 
     def __init__(self, folder: Path, set_name: str = "tiny") -> None:
         self.folder = folder
@@ -96,8 +127,6 @@ class Stages:
             "kind": "mlp",
             "refit": "true",
         }
-        self.head["finetune_early_stopping"] = 0
-        self.class_weight = parameters["class_weight"]
         self.finetune = parameters["finetune"] | {"epochs": 2, "refit": "true"}
         self.features = parameters["features"] | {"image_size": 32, "precision": "float32"}
         self.engine = parameters["engine"]
@@ -125,6 +154,11 @@ class Stages:
 
         self.run(main, *self.PAIR[2:], weights="random", seed=42)
 
+    def run_imagenet(self, **changes: Any) -> None:
+        from stages.imagenet import main
+
+        self.run(main, *self.PAIR[2:], **{"weights": "random", "classifier": True} | changes)
+
     def run_collect(self) -> None:
         from stages.collect import main
 
@@ -149,7 +183,7 @@ class Stages:
     def run_split(self, **changes: Any) -> None:
         from stages.split import main
 
-        self.run(main, *self.SET, **{"repeats": 1} | self.split | changes)
+        self.run(main, *self.SET, **self.split | changes)
 
     def run_features(self, **changes: Any) -> None:
         from stages.features import main
@@ -165,11 +199,7 @@ class Stages:
     def run_head(self, **changes: Any) -> None:
         from stages.head import main
 
-        values = (
-            {"seed": 42, "dropout": self.dropout, "class_weight": self.class_weight}
-            | self.head
-            | self.predict
-        )
+        values = {"seed": 42, "dropout": self.dropout} | self.head | self.predict
         self.run(main, *self.PAIR, **values | changes)
 
     def run_finetune(self, **changes: Any) -> None:
@@ -178,10 +208,7 @@ class Stages:
         self.run(
             main,
             *self.PAIR,
-            **{"seed": 42, "class_weight": self.class_weight}
-            | self.finetune
-            | self.predict
-            | changes,
+            **{"seed": 42, "dropout": self.dropout} | self.finetune | self.predict | changes,
         )
 
     def run_evaluate(self, **changes: Any) -> None:
@@ -200,6 +227,7 @@ class Stages:
 
     def run_from_weights(self) -> None:
         self.run_weights()
+        self.run_imagenet()
         self.run_survey()
         self.run_duplicates()
         self.run_split()

@@ -1,7 +1,6 @@
 """What training and extraction give on one device and on several, which are parts of the CPU.
 
     python -m tests.virtual_devices functions FOLDER       # or `more`, or `stages`
-    TF_CONFIG=... python -m tests.virtual_devices machine FOLDER SEED
 
 tests/networks/test_devices.py runs it in a process of its own: TensorFlow divides the CPU before it
 computes for the first time, or never.
@@ -22,18 +21,16 @@ from stages.networks import devices
 from stages.networks.backbones import build, freeze
 from stages.networks.devices import all_gpus, on_each_device
 from stages.networks.keras_quiet import keras, tensorflow
-from stages.sources.sets import SETS
+from stages.training import calibration
 from stages.training.checkpoints import Checkpoints
 from stages.training.distribution import share_batch_norm
 from stages.training.fit import fit, make_repeatable
 from stages.training.recipe import Recipe
-from tests.tiny_set import TINY, Stages, write_tiny_set
+from tests.tiny_set import Stages, write_tiny_set
 
 DEVICES = 3
 WIDTH, CLASSES, IMAGES = 6, 3, 42
-RECIPE = Recipe(
-    "adamw", 0.05, "cosine", 4, 8, 0.1, 0.1, 0.1, lowest_rate=0.5, class_weight="balanced"
-)
+RECIPE = Recipe("adamw", 0.05, "cosine", 4, 8, 0.1, 0.1, 0.1, lowest_rate=0.5)
 """37 images train in batches of 8 and 7, which three devices share as 3, 3 and 2 or 1; of the five
 that are watched they have 2, 2 and 1."""
 
@@ -203,37 +200,36 @@ def more(folder: Path) -> None:
 
 def tiny_stages(folder: Path) -> Stages:
     """The stages in a folder, with what makes fine-tuning on several devices that on one."""
-    SETS["tiny"] = TINY
     run = Stages(folder)
     run.dropout = 0
     run.finetune |= {"precision": "float32"}
     run.predict |= {"calibrate": True}
+    calibration.FEWEST = 1  # Of so small a set six images judge.
     return run
 
 
 def stages(folder: Path) -> None:
-    """Run all stages on one device and on two, in the folders `one` and `several`."""
+    """Run all stages on one device and on two, in the folders `one` and `several`.
+
+    In float32 and without dropout, so that fine-tuning on several devices is that on one.
+    """
     for name, count in (("one", 1), ("several", 2)):
         use(count)
-        run = tiny_stages(folder / name)
+        run = Stages(folder / name)
+        run.dropout = 0
+        run.finetune |= {"precision": "float32"}
+        run.predict |= {"calibrate": True}
         write_tiny_set(run.folder / "data/raw/tiny")
         run.run_from_weights()
 
 
-def machine(folder: Path) -> None:
-    """Fine-tune in a folder as one of the machines of TF_CONFIG."""
-    tiny_stages(folder).run_finetune(seed=int(sys.argv[3]))
-
-
 if __name__ == "__main__":
-    if sys.argv[1] != "machine":
-        (cpu,) = tensorflow.config.list_physical_devices("CPU")
-        part = tensorflow.config.LogicalDeviceConfiguration()
-        tensorflow.config.set_logical_device_configuration(cpu, [part] * DEVICES)
+    (cpu,) = tensorflow.config.list_physical_devices("CPU")
+    part = tensorflow.config.LogicalDeviceConfiguration()
+    tensorflow.config.set_logical_device_configuration(cpu, [part] * DEVICES)
     command: dict[str, Callable[[Path], None]] = {
         "functions": functions,
         "more": more,
         "stages": stages,
-        "machine": machine,
     }
     command[sys.argv[1]](Path(sys.argv[2]))

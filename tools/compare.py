@@ -4,12 +4,11 @@
     python -m tools.compare main loud-moth --set flowers17 --model head
 
 A and B are Git revisions, branches, names of DVC experiments, or `workspace`. Prints a line for
-each set, backbone and model that both have: their accuracies on the images of the first repeat,
-how many of these only A and only B has right, and McNemar's exact test of the two. Of twenty
-comparisons of what is in truth the same, one is expected to look real at 5 %.
+each set, backbone and model that both have: their accuracies, how many images only A and only B has
+right, and McNemar's exact test of the two. Of twenty comparisons of what is in truth the same, one
+is expected to look real at 5 %.
 """
 
-import argparse
 import csv
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from dvc.exceptions import DvcException
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from stages.common.command_line import UserError, run
+from stages.common.command_line import Parser, UserError, one_of, run
 from stages.scoring.scores import PairedTest, mcnemar
 
 PREDICTIONS = "metrics/predictions"
@@ -53,25 +52,28 @@ class Difference(NamedTuple):
 
 
 def open_revision(revision: str) -> Any:
-    """The repository's files, those in DVC's cache among them, as fsspec's file system."""
+    """The project's files, those in DVC's cache among them, as fsspec's file system.
+
+    Raises UserError if there is no such revision.
+    """
     if revision == WORKSPACE:
         return DirFileSystem(Path.cwd(), LocalFileSystem())
-    return DVCFileSystem(rev=revision)
-
-
-def find_runs(files: Any, revision: str) -> set[Run]:
-    """The runs whose predictions a revision holds. Raises UserError if there is no such revision.
-
-    DVC looks for a revision no earlier than here.
-    """
     try:
-        names = [PurePosixPath(path).name for path in files.find(PREDICTIONS)]
+        # Its paths begin at the root of Git's repository, in which the project may be a folder.
+        files = DVCFileSystem(rev=revision, subrepos=True)
+        root = Path(files.repo.scm.root_dir).resolve()
     except DvcException as error:
         text = " ".join(str(error).split())
         raise UserError(
             f"{revision!r} cannot be read ({text}); name a Git revision, an experiment of "
             f"`dvc exp show`, or {WORKSPACE}"
         ) from None
+    return DirFileSystem(f"/{Path.cwd().resolve().relative_to(root).as_posix()}", files)
+
+
+def find_runs(files: Any) -> set[Run]:
+    """The runs whose predictions a revision holds."""
+    names = [PurePosixPath(path).name for path in files.find(PREDICTIONS)]
     parts = (re.fullmatch(r"(.+)-([^-]+)-(head|finetuned)\.csv", name) for name in names)
     return {Run(*each.groups()) for each in parts if each}
 
@@ -82,13 +84,12 @@ def read_predictions(files: Any, revision: str, path: str) -> dict[str, tuple[st
     Raises UserError when the file is neither in the workspace nor in DVC's cache.
     """
     try:
-        text = files.read_text(path, encoding="utf-8")
+        with files.open(path, "r", encoding="utf-8", newline="") as file:
+            return {row["image"]: (row["truth"], row["prediction"]) for row in csv.DictReader(file)}
     except FileNotFoundError:
         raise UserError(
             f"{path} of {revision} is not in DVC's cache; `dvc fetch` it or run it again"
         ) from None
-    rows = csv.DictReader(text.splitlines())
-    return {row["image"]: (row["truth"], row["prediction"]) for row in rows}
 
 
 def compare(
@@ -104,15 +105,11 @@ def compare(
     if any(first[image][0] != second[image][0] for image in first):
         raise ValueError("the images' true classes differ")
     first_right, second_right = (
-        np.array([truth == prediction for truth, prediction in map(given.__getitem__, first)])
+        np.array([given[image][0] == given[image][1] for image in first])
         for given in (first, second)
     )
-    return Difference(
-        len(first),
-        float(first_right.mean()),
-        float(second_right.mean()),
-        mcnemar(first_right, second_right),
-    )
+    accuracies = float(first_right.mean()), float(second_right.mean())
+    return Difference(len(first), *accuracies, mcnemar(first_right, second_right))
 
 
 def describe(difference: Difference, first: str, second: str) -> str:
@@ -145,19 +142,17 @@ def compare_run(run: Run, revisions: Sequence[str], files: Sequence[Any]) -> str
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the options, read both revisions' predictions, print a line for each run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, "(see `python -m tools.compare --help`)")
     parser.add_argument("first", metavar="A", nargs="?", default="HEAD")
     parser.add_argument("second", metavar="B", nargs="?", default=WORKSPACE)
     parser.add_argument("--set")
     parser.add_argument("--backbone")
-    parser.add_argument("--model", choices=["head", "finetuned"])
+    parser.add_argument("--model", type=one_of(("head", "finetuned"), "model"))
     options = parser.parse_args(arguments)
     wanted = (options.set, options.backbone, options.model)
     revisions = (options.first, options.second)
     files = [open_revision(revision) for revision in revisions]
-    first, second = (find_runs(*each) for each in zip(files, revisions, strict=True))
+    first, second = map(find_runs, files)
 
     def is_wanted(run: Run) -> bool:
         return all(want in (None, have) for want, have in zip(wanted, run, strict=True))

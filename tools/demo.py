@@ -2,25 +2,30 @@
 
     python -m tools.demo
 
-The workspace is the folder .demo: a copy of dvc.yaml, stages/ and params.yaml, with the lists of
-sets and of backbones set to the demo's. The repository's own dvc.lock, parameters and metrics stay
-as they are. What has not changed since the last call comes from the cache.
+The workspace is the folder .demo: a copy of dvc.yaml, stages/, the set and params.yaml, with the
+lists of sets and of backbones set to the demo's. The repository's own dvc.lock, parameters and
+metrics stay as they are. What has not changed since the last call comes from the cache.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from stages.common.command_line import run
 from stages.common.files import read_json
+from stages.common.parameters import read_yaml
 
 WORKSPACE = Path(".demo")
-LISTS = {"sets": ["demo"], "own": [], "backbones": ["demo_backbone"], "fusions": []}
+LISTS = {"sets": ["demo"], "backbones": ["demo_backbone"]}
 COPIED = ("dvc.yaml", ".dvcignore")
+FOLDERS = ("stages", "data/sets/demo")
+IGNORED = shutil.ignore_patterns("__pycache__")
 
 BEFORE = """\
 The demo makes a flower classifier from start to end, without a download:
@@ -37,8 +42,8 @@ What to try next
   change something        set `dropout: 0.6` in params.yaml, and `make demo` again:
                           head, finetune, evaluate, explain and report run
   put it back             set the old value, and `make demo`: nothing is trained
-  your own pictures       put them into data/own/NAME, a folder a class; in params.yaml set
-                          `sets: []`, `own: [NAME]` and for a start `backbones: [mobilenet]`;
+  your own pictures       put them into data/sets/NAME, a folder a class; in params.yaml set
+                          `sets: [NAME]` and for a start `backbones: [mobilenet]`;
                           . .venv/bin/activate && dvc repro
                           then .venv/bin/python -m tools.predict models/NAME/mobilenet PICTURE
                           (docs/own-images.md)
@@ -46,9 +51,9 @@ What to try next
 """
 
 
-def set_lists(parameters: str) -> str:
-    """The text of params.yaml, without its comments, with the demo's sets and backbones for its."""
-    return yaml.safe_dump(yaml.safe_load(parameters) | LISTS, sort_keys=False)
+def set_lists(parameters: Mapping[str, Any]) -> str:
+    """A params.yaml with the demo's sets and backbones. It is JSON, which is YAML to DVC."""
+    return json.dumps({**parameters, **LISTS}, indent=2, ensure_ascii=False) + "\n"
 
 
 def copy_changed(text: str, target: Path) -> None:
@@ -62,21 +67,10 @@ def prepare(repository: Path, workspace: Path) -> None:
     """Bring the workspace up to date with the repository's pipeline."""
     for name in COPIED:
         copy_changed((repository / name).read_text("utf-8"), workspace / name)
-    copy_changed(
-        set_lists((repository / "params.yaml").read_text("utf-8")), workspace / "params.yaml"
-    )
-    shutil.copytree(
-        repository / "stages",
-        workspace / "stages",
-        ignore=shutil.ignore_patterns("__pycache__"),
-        copy_function=_copy_if_newer,
-        dirs_exist_ok=True,
-    )
-
-
-def _copy_if_newer(source: str, target: str) -> None:
-    if not Path(target).exists() or Path(source).read_bytes() != Path(target).read_bytes():
-        shutil.copyfile(source, target)
+    copy_changed(set_lists(read_yaml(repository / "params.yaml")), workspace / "params.yaml")
+    for name in FOLDERS:
+        shutil.rmtree(workspace / name, ignore_errors=True)
+        shutil.copytree(repository / name, workspace / name, ignore=IGNORED)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]], classes: int) -> str:
@@ -91,8 +85,19 @@ def metrics_table(metrics: dict[str, dict[str, float]], classes: int) -> str:
     return "\n".join("  ".join(f"{cell:>19}" for cell in row).rstrip() for row in rows)
 
 
-def main() -> int:
+def main(_: Sequence[str]) -> None:
     """Prepare the workspace, run the pipeline in it, and show what came out."""
+    try:
+        make_demo()
+    except KeyboardInterrupt:
+        print(
+            "interrupted: finished stages are kept, `make demo` goes on from here", file=sys.stderr
+        )
+        sys.exit(130)
+
+
+def make_demo() -> None:
+    """Prepare the workspace, run the pipeline in it, and show what came out; exit as DVC does."""
     print(BEFORE, flush=True)
     repository, started = Path.cwd(), time.monotonic()
     environment = os.environ | {
@@ -107,7 +112,7 @@ def main() -> int:
     prepare(repository, WORKSPACE)
     status = subprocess.run([*dvc, "repro"], cwd=WORKSPACE, env=environment).returncode
     if status:
-        return status
+        sys.exit(status)
     metrics = read_json(WORKSPACE / "metrics/demo/demo_backbone.json")
     classes = read_json(WORKSPACE / "models/demo/demo_backbone/classes.json")
     print(f"\nOn {metrics['head']['images']} pictures that nothing was trained on")
@@ -115,14 +120,7 @@ def main() -> int:
     print(f"\n{time.monotonic() - started:.0f} s in all")
     model = WORKSPACE / "models/demo/demo_backbone"
     print(AFTER.format(report=WORKSPACE / "metrics/report/index.html", model=model))
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print(
-            "interrupted: finished stages are kept, `make demo` goes on from here", file=sys.stderr
-        )
-        sys.exit(130)
+    run(main)

@@ -10,7 +10,6 @@ disagree on pictures.
 """
 
 import os
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,7 +26,6 @@ from stages.common.files import read_json, replacing
 from stages.common.progress import progress_bar, say
 from stages.pictures.decoding import Pixels, decode
 from stages.pictures.splits import read_split
-from stages.sources.demo_flowers import DEMO_SEED, SPECIES, image_of
 from tools.classifier import find_model
 from tools.samples import find_samples
 
@@ -47,9 +45,9 @@ Predict = Callable[[NDArray[np.float32]], Probabilities]
 """From images (n, size, size, 3), 0 to 255, to probabilities (n, classes)."""
 
 
-def convert_to_saved_model(model: "keras.Model", path: Path) -> None:
-    """Write TensorFlow's own format, a folder."""
-    model.export(path, format="tf_saved_model", verbose=False)
+def export_as(name: str) -> Callable[["keras.Model", Path], None]:
+    """What writes a model in a format that Keras itself exports to."""
+    return lambda model, path: model.export(path, format=name, verbose=False)
 
 
 def load_saved_model(path: Path) -> Predict:
@@ -65,7 +63,7 @@ def convert_to_tflite(model: "keras.Model", path: Path) -> None:
     from stages.networks.keras_quiet import tensorflow
 
     with TemporaryDirectory() as folder:
-        convert_to_saved_model(model, Path(folder))
+        model.export(folder, format="tf_saved_model", verbose=False)
         converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
         path.write_bytes(converter.convert())
 
@@ -74,27 +72,11 @@ def load_tflite(path: Path) -> Predict:
     """What the file gives for images, on all cores."""
     from stages.networks.keras_quiet import tensorflow
 
-    interpreter = tensorflow.lite.Interpreter(str(path), num_threads=os.cpu_count())
-    given = interpreter.get_input_details()[0]["index"]
-    wanted = interpreter.get_output_details()[0]["index"]
-    shape: tuple[int, ...] = ()
-
-    def predict(images: NDArray[np.float32]) -> Probabilities:
-        nonlocal shape
-        if images.shape != shape:
-            shape = images.shape
-            interpreter.resize_tensor_input(given, shape)
-            interpreter.allocate_tensors()
-        interpreter.set_tensor(given, images)
-        interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(wanted))
-
-    return predict
-
-
-def convert_to_onnx(model: "keras.Model", path: Path) -> None:
-    """Write an ONNX file."""
-    model.export(path, format="onnx", verbose=False)
+    runner = tensorflow.lite.Interpreter(
+        str(path), num_threads=os.cpu_count()
+    ).get_signature_runner()
+    (given,), (wanted,) = runner.get_input_details(), runner.get_output_details()
+    return lambda images: np.asarray(runner(**{given: images})[wanted])
 
 
 def load_onnx(path: Path) -> Predict:
@@ -120,8 +102,8 @@ class Format:
 
 FORMATS = {
     "tflite": Format(".tflite", convert_to_tflite, load_tflite),
-    "saved_model": Format("_saved_model", convert_to_saved_model, load_saved_model),
-    "onnx": Format(".onnx", convert_to_onnx, load_onnx, ("onnxruntime", "tf2onnx")),
+    "saved_model": Format("_saved_model", export_as("tf_saved_model"), load_saved_model),
+    "onnx": Format(".onnx", export_as("onnx"), load_onnx, ("onnxruntime", "tf2onnx")),
 }
 
 
@@ -131,16 +113,18 @@ def pictures_for(model: Path, size: int) -> tuple[Pixels, str]:
     The first of the part that the set's split reports, where archive and split are there; else
     drawn flowers.
     """
-    from stages.extraction.extract import load_pictures
+    from stages.pictures.reading import load_pictures
+    from stages.sources.demo_flowers import DEMO_SEED, SPECIES, image_of
 
     files = find_samples(model, model.absolute().parents[1].name)
     if files:
-        archive, split = files
+        pictures, split = files
         table = read_split(split)
-        rows = np.flatnonzero(table.parts[0] == table.reported_part)[:PICTURES]
+        rows = np.flatnonzero(table.parts == table.reported_part)[:PICTURES]
         names = [table.images[row] for row in rows]
-        images = load_pictures(archive, names, size, "center")
-        return images, f"first {len(names)} pictures of {table.reported_part} of {archive.name}"
+        images = load_pictures(pictures, names, size, "center")
+        part = table.reported_part
+        return images, f"first {len(names)} pictures of {part} of {pictures.parent.name}"
     drawn = [image_of(SPECIES[n % len(SPECIES)], DEMO_SEED, n) for n in range(PICTURES)]
     decoded = np.stack([decode(data, size, "center") for data in drawn])
     return decoded, f"{PICTURES} drawn flowers, as the set's archive and split are not there"
@@ -193,6 +177,11 @@ def choose_output(asked: Path | None, model: Path, name: str) -> Path:
     return output
 
 
+def one_a_line(labels: Sequence[str]) -> str:
+    """Labels as lines, so that their number is that of the class: breaks within are blanks."""
+    return "".join(f"{' '.join(label.splitlines())}\n" for label in labels)
+
+
 def export(source: Path, output: Path, name: str) -> None:
     """Convert the model file `source`, compare the two on pictures, and put it under `output`."""
     from stages.networks.keras_quiet import quiet_stderr
@@ -224,7 +213,7 @@ def export(source: Path, output: Path, name: str) -> None:
         size = megabytes(temporary)
     labels = output.with_name(f"{output.stem}.labels.txt")
     with replacing(labels) as temporary:
-        temporary.write_text("".join(f"{label}\n" for label in classes), "utf-8")
+        temporary.write_text(one_a_line(classes), "utf-8", newline="\n")
     print(f"probabilities differ by {difference:.1e} at most, same top-1 {same:.2%}")
     print(f"{'':>12}{'size':>12}{'time per image, median, one at a time':>42}")
     for row, space, time in (
@@ -245,23 +234,17 @@ def require_packages(name: str) -> None:
         )
 
 
-def parse(arguments: Sequence[str]) -> Namespace:
-    """The options; raises UserError where they cannot be followed."""
+def main(arguments: Sequence[str]) -> None:
+    """Parse the options, and export unless they cannot be followed."""
     parser = Parser(__doc__, "(see `python -m tools.export --help`)")
     parser.add_argument("model", type=Path, help="a .keras file, or a folder models/SET/BACKBONE")
     parser.add_argument("--format", type=one_of([*FORMATS], "format"), required=True)
     parser.add_argument("--output", type=Path, help="default: beside the model")
     options = parser.parse_args(arguments)
     require_packages(options.format)
-    options.model = find_model(options.model)
-    options.output = choose_output(options.output, options.model, options.format)
-    return options
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Parse the options and export."""
-    options = parse(arguments)
-    export(options.model, options.output, options.format)
+    model = find_model(options.model)
+    output = choose_output(options.output, model, options.format)
+    export(model, output, options.format)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,16 @@
-"""What every stage's command line shares: option types, errors of one line, what a run took."""
+"""What every stage's command line shares: option types, and errors of one line."""
 
 import argparse
 import atexit
 import os
-import re
 import signal
-import subprocess
 import sys
-import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
-
-from stages import tell_of_interrupt
-from stages.common.files import write_json
 
 if sys.platform != "win32":
     import fcntl
@@ -62,25 +57,60 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Call `main` with the command line's arguments and exit.
 
     A UserError, and a file that is missing or cannot be read or written, is printed as one line on
-    stderr, with exit status 1; an interrupt ends with status 130, as shells do it. Anything else is
-    a fault of the project and keeps its traceback. What a run took is noted by `noting_use`; that a
-    stage runs once at a time is seen to by `alone`.
+    stderr, with exit status 1; an interrupt ends with status 130, as shells do it. Where nobody
+    reads on, as after `| head`, it ends with status 141 and without a word, as programs do that the
+    system ends by SIGPIPE; 0 would tell DVC that the stage is finished. Anything else is a fault of
+    the project and keeps its traceback. That a stage runs once at a time is seen to by `alone`.
     """
+    # Pillow warns of large and of damaged pictures without a name; the survey names the latter.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    status: int | str = 0
     try:
-        with alone(), noting_use():
+        status = _run_to_its_end(main)
+        sys.stdout.flush()
+    except OSError as error:
+        # Another error of stdout, such as of a full disk, has been told: only what is left fails.
+        status = status or (141 if isinstance(error, BrokenPipeError) else 1)
+        _let_go_of_output()
+    # Taking down TensorFlow lasts; an interrupt meanwhile would call a finished stage failed.
+    if status == 0:
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    sys.exit(status)
+
+
+def _run_to_its_end(main: Callable[[Sequence[str]], None]) -> int | str:
+    """Call `main`, tell what the user can put right, and return the exit status."""
+    try:
+        with alone():
             main(sys.argv[1:])
+            sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"error: {error}; see to the file, its space and its access", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
         tell_of_interrupt()
-        sys.exit(130)
-    # Taking down TensorFlow lasts; an interrupt meanwhile would call a finished stage failed.
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    sys.exit(0)
+        return 130
+    except SystemExit as end:  # Of --help, which has written to stdout, too.
+        return end.code or 0
+    return 0
+
+
+def tell_of_interrupt() -> None:
+    """Write to stderr that the run was interrupted and, in a stage of DVC, what is kept."""
+    kept = ": finished stages are kept, `dvc repro` goes on from here" if stage_name() else ""
+    print(f"interrupted{kept}", file=sys.stderr)
+
+
+def _let_go_of_output() -> None:
+    """Have what is still written to stdout and stderr, at the end by Python itself, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
 
 
 def stage_name() -> str:
@@ -128,50 +158,6 @@ def alone() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def noting_use() -> Iterator[None]:
-    """Write data/times/STAGE/MODULE.json when the block ends well, if DVC runs it on Linux.
-
-    It holds `seconds` and `megabytes` (see `process_use`) and `commit` (see `head_commit`; of the
-    start). It is no output of the stage, as outputs are the same whenever the stage runs. A file a
-    module, as one stage may run several.
-    """
-    stage = stage_name()
-    if not stage or sys.platform != "linux":
-        yield
-        return
-    commit = head_commit()
-    yield
-    seconds, megabytes = process_use()
-    use = {"seconds": round(seconds, 1), "megabytes": round(megabytes), "commit": commit}
-    write_json(Path("data/times", stage, f"{Path(sys.argv[0]).stem}.json"), use)
-
-
-def process_use() -> tuple[float, float]:
-    """Seconds since this process began, loading of libraries included, and its peak memory in MB.
-
-    From proc(5): the peak of `resource.getrusage` begins with that of the process which started
-    this one, so a small stage would seem to take as much as DVC.
-    """
-    # The name, in parentheses, may hold spaces; the start is field 22, in ticks since the boot.
-    fields = Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()
-    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - started
-    peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
-    return seconds, int(peak[1]) * 1024 / 1e6 if peak else 0.0
-
-
-def head_commit() -> str:
-    """The commit that is checked out, shortened; empty without Git or outside a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
 def number(
     convert: Callable[[str], float],
     low: float,
@@ -200,8 +186,17 @@ def number(
     return parse
 
 
-any_seed = number(int, 0, 2**32 - 1001)
-"""An option type: a seed, from which up to 1000 repeats can count on."""
+any_seed = number(int, 0, 2**32 - 1)
+"""An option type: a seed."""
+
+
+def truth(kind: str) -> Callable[[str], bool]:
+    """An option type: `true` or `false`; the error names `kind`."""
+
+    def parse(text: str) -> bool:
+        return one_of(("true", "false"), kind)(text) == "true"
+
+    return parse
 
 
 def one_of(options: Sequence[str], kind: str) -> Callable[[str], str]:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from numpy.typing import NDArray
 
@@ -61,11 +61,8 @@ def sha256(path: Path) -> str:
 
 def digest(path: Path, algorithm: str) -> str:
     """Digest of a file's bytes by a `hashlib` algorithm, in hexadecimal, in bounded memory."""
-    state = hashlib.new(algorithm)
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -79,10 +76,29 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
+class _LinesOfCsv:
+    """Takes rows that end in CR LF and writes them to `file` with a newline alone."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, row: str) -> None:
+        self.file.write(row.removesuffix("\r\n") + "\n")
+
+
+def csv_writer(file: TextIO) -> Any:
+    """A `csv.writer` whose lines end in a newline alone, and all of whose fields can be read back.
+
+    Told to end lines so by itself, it would leave a carriage return in a field without quotes,
+    where a reader takes it for the end of the line.
+    """
+    return csv.writer(_LinesOfCsv(file))
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table with a header line; lines end in a newline alone, on every system."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_writer(file)
         writer.writerow(columns)
         writer.writerows(rows)
 

@@ -1,8 +1,6 @@
 """Running a frozen network over every image of a set, in every view, into one array file."""
 
-import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,93 +9,30 @@ import PIL
 from numpy.typing import DTypeLike, NDArray
 
 from stages.common.code import code_digests
-from stages.common.command_line import Parser, UserError, number, one_of
+from stages.common.command_line import UserError
 from stages.common.files import sha256
 from stages.common.progress import progress_bar
-from stages.extraction.forward import BATCH_SIZE, in_full_batches
+from stages.extraction.forward import BATCH_SIZE, Computed, compute_here, in_full_batches
 from stages.extraction.kept import Kept
-from stages.networks.backbones import BACKBONES, POOLINGS
+from stages.extraction.options import ExtractionOptions, ImageOptions
 from stages.networks.devices import all_gpus
 from stages.networks.keras_quiet import keras, tensorflow
-from stages.networks.options import add_run_options
-from stages.networks.precision import (
-    PRECISIONS,
-)
-from stages.pictures.decoding import CROPS, Crop, Pixels
+from stages.networks.registry import registry
 from stages.pictures.readable import readable_rows
-from stages.pictures.reading import decode_all, decode_rows
-from stages.pictures.views import VIEWS, see
-from stages.sources.sets import ImageSet, picture_keys
-
-MIN_SIDE, MAX_SIDE = 32, 1024
+from stages.pictures.reading import decode_rows
+from stages.pictures.table import read_table, table_path
 
 
-ENGINES = ("local", "ray")
-
-
-def add_image_options(parser: Parser) -> None:
-    """Add `--set`, `--backbone` and what the section `features` of params.yaml holds."""
-    add_run_options(parser)
-    parser.add_argument("--image_size", type=_side, required=True)
-    parser.add_argument("--crop", type=one_of(CROPS, "features.crop"), required=True)
-    parser.add_argument("--pooling", type=one_of(POOLINGS, "features.pooling"), required=True)
-    parser.add_argument(
-        "--views", type=one_of(VIEWS, "view in features.views"), nargs="+", required=True
-    )
-    parser.add_argument("--precision", type=one_of(PRECISIONS, "features.precision"), required=True)
-
-
-def add_engine_option(parser: Parser) -> None:
-    """Add `--engine`, which says where a network runs over a set."""
-    parser.add_argument("--engine", type=_engine, required=True)
-
-
-def _engine(text: str) -> str:
-    engine = one_of(ENGINES, "engine")(text)
-    if engine == "ray" and find_spec("ray") is None:
-        raise argparse.ArgumentTypeError("ray is not installed; run `make ray`, or set it to local")
-    return engine
-
-
-def _side(text: str) -> str | int:
-    return text if text in ("native", "larger") else int(number(int, MIN_SIDE, MAX_SIDE)(text))
-
-
-def image_side(options: argparse.Namespace) -> int:
-    """Side of the square images in pixels.
-
-    `native` is the size the backbone was trained on, `larger` 8/7 of that where it takes other
-    sizes: networks trained on random crops see objects larger than they are in a
-    centred crop, and do better when that is made up for. Touvron et al., "Fixing the train-test
-    resolution discrepancy" (2019), section 3.
-    """
-    backbone = BACKBONES[options.backbone]
-    if options.image_size == "larger" and backbone.any_size:
-        return round(backbone.size * 8 / 7)
-    return backbone.size if isinstance(options.image_size, str) else int(options.image_size)
-
-
-def load_pictures(archive: Path, names: Sequence[str], size: int, crop: Crop) -> Pixels:
-    """The pictures `names` of an archive, in that order, shape (n, size, size, 3)."""
-    pictures = np.zeros((len(names), size, size, 3), np.uint8)
-    if not names:
-        return pictures
-    with progress_bar(total=len(names), desc="reading pictures", unit=" images") as bar:
-        for positions, images in decode_all(archive, names, size, crop, BATCH_SIZE):
-            pictures[positions] = images
-            bar.update(len(positions))
-    return pictures
-
-
-def recipe(options: argparse.Namespace, precision: str, weights: Path, what: str) -> dict[str, Any]:
+def conditions(options: ImageOptions, precision: str, weights: Path, what: str) -> dict[str, Any]:
     """What decides the values of a picture besides its bytes and the view, on this machine.
 
     `what` says which of the network's values are taken.
     """
     return {
         "backbone": options.backbone,
+        "registry": registry()[options.backbone],
         "weights": sha256(weights),
-        "image_size": image_side(options),
+        "image_size": options.side,
         "crop": options.crop,
         "precision": precision,
         "values": what,
@@ -105,28 +40,6 @@ def recipe(options: argparse.Namespace, precision: str, weights: Path, what: str
         "versions": [each.__version__ for each in (keras, np, PIL, tensorflow)],
         "devices": [each.device_type for each in tensorflow.config.list_physical_devices()],
     }
-
-
-Computed = Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]
-"""Batches of images: their rows (n,), and in each view that is asked for their values (n, ...)."""
-
-
-def compute_here(
-    network: Callable[[Pixels], NDArray[Any]],
-    read: Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Pixels]]],
-    kept: Kept,
-) -> Callable[[NDArray[np.int64]], Computed]:
-    """What `extract` computes by: `network` on this machine, in those views that `kept` lacks.
-
-    `read` gives, for rows, batches of them: the rows (n,) and images (n, size, size, 3).
-    """
-
-    def compute(rows: NDArray[np.int64]) -> Computed:
-        for positions, images in read(rows):
-            views = kept.lacking_views(positions)
-            yield positions, {view: network(see(images, view)) for view in views}
-
-    return compute
 
 
 def extract(
@@ -162,31 +75,33 @@ def extract_set(
     network: keras.Model | None,
     shape: Sequence[int],
     dtype: DTypeLike,
-    image_set: ImageSet,
-    options: argparse.Namespace,
-    made: Mapping[str, Any],
+    options: ExtractionOptions,
+    decided_by: Mapping[str, Any],
     path: Path,
 ) -> None:
-    """Write `network`'s values, of `shape`, of every image and view of a set to data/STAGE/...npy.
+    """Write `network`'s values, of `shape`, of every image and view of a set to a .npy file.
 
-    Without a network they are the pixels. Those that an earlier run by the recipe `made` has kept
-    are not computed again. Raises UserError as `extract` and `decode_all` do.
+    Without a network they are the pixels. Those that an earlier run under the same `conditions` has
+    kept are not computed again. `path` is data/STAGE/SET/... Raises UserError as `extract` and
+    `decode_all` do.
     """
-    archive = Path("data/raw", image_set.name, image_set.archive)
-    names, side = image_set.image_names, image_side(options)
-    keys = picture_keys(image_set, archive.parent)
-    folder = Path("data/kept", path.relative_to("data").with_suffix(""))
-    kept = Kept(folder, keys, options.views, made, shape, dtype)
+    pictures, table = read_table(options.set), table_path(options.set)
+    kept = Kept(
+        Path("data/kept", path.parts[1], options.set, options.backbone),
+        pictures.digests, options.views, decided_by, shape, dtype,
+    )  # fmt: skip
     if options.engine == "ray" and network is not None:
         # Here, as Ray is not always installed.
         from stages.extraction.ray_extraction import compute_on_cluster
 
-        compute = compute_on_cluster(network, archive, names, options.crop, kept)
+        compute = compute_on_cluster(network, table, pictures.images, options.crop, kept)
     else:
         at_once = BATCH_SIZE * all_gpus().num_replicas_in_sync
         compute = compute_here(
             (lambda images: images) if network is None else in_full_batches(network),
-            lambda rows: decode_rows(archive, names, rows, side, options.crop, at_once),
-            kept,
+            lambda rows: decode_rows(
+                table, pictures.images, rows, options.side, options.crop, at_once
+            ),
+            kept.lacking_views,
         )
-    extract(compute, readable_rows(image_set.name), kept, path)
+    extract(compute, readable_rows(options.set), kept, path)

@@ -1,6 +1,9 @@
-"""The forward pass of a frozen network: what decides the values of a picture."""
+"""The forward pass of a frozen network.
 
-from collections.abc import Callable
+This module and what it imports, decoding and views among it, decide the values of a picture.
+"""
+
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,10 @@ from stages.common.progress import say
 from stages.networks.backbones import build, load_weights
 from stages.networks.devices import all_gpus, on_each_device
 from stages.networks.keras_quiet import keras, tensorflow
-from stages.networks.precision import (
-    Precision,
-    choose_precision,
-    choose_training_precision,
-    set_precision,
-)
+from stages.networks.options import Precision
+from stages.networks.precision import choose_precision, set_precision
 from stages.pictures.decoding import Pixels
+from stages.pictures.views import see
 
 BATCH_SIZE = 32
 """Images a step; larger ones were no faster on CPUs, and take more memory."""
@@ -36,7 +36,7 @@ def load_backbone(name: str, size: int, weights: Path, asked: Precision) -> tupl
     """
     say(f"building {name}")
     # What it comes to for most networks; building one takes up to two seconds.
-    likely = choose_training_precision(asked)
+    likely = choose_precision(asked)
     set_precision(likely)
     with all_gpus().scope():
         backbone = build(name, size)
@@ -111,3 +111,26 @@ def in_full_batches(network: keras.Model) -> Callable[[Pixels], NDArray[Any]]:
         return np.concatenate(values)
 
     return see_all
+
+
+Computed = Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]
+"""Batches of images: their rows (n,), and in each view that is asked for their values (n, ...)."""
+
+
+def compute_here(
+    network: Callable[[Pixels], NDArray[Any]],
+    read: Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Pixels]]],
+    lacking: Callable[[NDArray[np.int64]], list[str]],
+) -> Callable[[NDArray[np.int64]], Computed]:
+    """What `extract` computes by: `network` on this machine, in the views that are `lacking`.
+
+    `lacking` gives the views that some of the rows of a batch lack, `read` batches of rows: the
+    rows (n,) and images (n, size, size, 3).
+    """
+
+    def compute(rows: NDArray[np.int64]) -> Computed:
+        for positions, images in read(rows):
+            views = lacking(positions)
+            yield positions, {view: network(see(images, view)) for view in views}
+
+    return compute

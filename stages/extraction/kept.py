@@ -3,9 +3,9 @@
 DVC removes a stage's output before the stage runs; what is kept lies outside of it, in
 data/kept/STAGE/SET/BACKBONE/: values.npy, shape (images, views, ...), done.npy, shape (images,
 views), which says what of it is there, and rows.json, with the key of every image, the views, and
-the recipe: all else that decides a value. Of each set and backbone there are the values of the last
-run, and while one is under way those that it has. On a disk with hard links values.npy is the same
-file as the stage's output and takes no more space. Remove data/kept to have all computed anew.
+the conditions: all else that decides a value. Of each set and backbone there are the values of the
+last run, and while one is under way those that it has. On a disk with hard links values.npy is the
+same file as the stage's output and takes no more space. Remove data/kept to have all computed anew.
 """
 
 import shutil
@@ -26,16 +26,17 @@ BLOCK = 64
 class Kept:
     """An array of values that is being filled, beginning with what earlier runs have of it.
 
-    `keys`, one an image, tell the images' bytes apart; `recipe`, of strings and numbers, is equal
-    where the same image and view have the same values. What is in `values` and marked by `mark`
-    outlives this process, however it ends. Raises OSError where the disk has no room for all.
+    `keys`, one an image, tell the images' bytes apart; `conditions`, of strings and numbers, are
+    equal where the same image and view have the same values. What is in `values` and marked by
+    `mark` outlives this process, however it ends. Raises OSError where the disk has no room.
     """
 
     def __init__(
-        self, folder: Path, keys: Sequence[str], views: Sequence[str], recipe: Mapping[str, Any],
-        shape: Sequence[int], dtype: DTypeLike,
+        self, folder: Path, keys: Sequence[str], views: Sequence[str],
+        conditions: Mapping[str, Any], shape: Sequence[int], dtype: DTypeLike,
     ) -> None:  # fmt: skip
-        self.folder, self.keys, self.views, self.recipe = folder, keys, views, dict(recipe)
+        self.folder, self.keys, self.views = folder, keys, views
+        self.conditions = dict(conditions)
         self.work = folder.with_name(f"{folder.name}.unfinished")
         earlier = folder.with_name(f"{folder.name}.earlier")
         if self.work.exists() and not earlier.exists():
@@ -46,7 +47,7 @@ class Kept:
         try:
             self.values = self._create("values.npy", (len(keys), len(views), *shape), dtype)
             self.done = self._create("done.npy", (len(keys), len(views)), np.bool_)
-            facts = {"recipe": self.recipe, "views": [*views], "keys": [*keys]}
+            facts = {"conditions": self.conditions, "views": [*views], "keys": [*keys]}
             write_json(self.work / "rows.json", facts)
         except OSError as error:
             shutil.rmtree(self.work)
@@ -67,7 +68,7 @@ class Kept:
         if not (source / "rows.json").exists():
             return
         facts = read_json(source / "rows.json")
-        if facts["recipe"] != self.recipe:
+        if facts.get("conditions") != self.conditions:
             return
         values = read_array(source / "values.npy", "r")
         done = read_array(source / "done.npy")

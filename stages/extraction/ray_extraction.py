@@ -1,6 +1,6 @@
 """Running a frozen network over a set's images on a Ray cluster, by Ray Data.
 
-The set's rows go out in shards; a worker reads a shard's pictures from the archive, which it sees
+The set's rows go out in shards; a worker reads a shard's pictures by the set's table, which it sees
 under the same path, and sends back their values; this machine writes them into their rows. They are
 those of `compute_here`, byte for byte, where processors are of one kind. If a worker or its machine
 is lost, Ray gives its shard to another.
@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from ray.util.annotations import RayDeprecationWarning
 
 from stages.common.command_line import UserError, first_line
-from stages.extraction.extract import Computed
-from stages.extraction.forward import BATCH_SIZE, in_full_batches
+from stages.extraction.forward import BATCH_SIZE, Computed, in_full_batches
 from stages.extraction.kept import Kept
 from stages.networks.keras_quiet import keras, tensorflow
 from stages.networks.model_files import load_model, save_model
@@ -55,21 +54,21 @@ def _network(model: ray.ObjectRef) -> Callable[[Pixels], NDArray[Any]]:
 def _see_shard(
     shard: dict[str, NDArray[np.int64]],
     model: list[ray.ObjectRef],
-    archive: Path,
+    table: Path,
     names: Sequence[str],
     crop: Crop,
     views: Sequence[str],
     side: int,
 ) -> Iterator[dict[str, NDArray[Any]]]:
     network = _network(model[0])
-    for rows, images in decode_rows(archive, names, shard["data"], side, crop, BATCH_SIZE):
+    for rows, images in decode_rows(table, names, shard["data"], side, crop, BATCH_SIZE):
         # Arrow knows no bfloat16.
         seen = {view: network(see(images, view)).astype(np.float32) for view in views}
         yield {"row": rows} | seen
 
 
 def compute_on_cluster(
-    network: keras.Model, archive: Path, names: Sequence[str], crop: Crop, kept: Kept
+    network: keras.Model, table: Path, names: Sequence[str], crop: Crop, kept: Kept
 ) -> Callable[[NDArray[np.int64]], Computed]:
     """What `extract` computes by: `network` on the cluster, in those views that `kept` lacks.
 
@@ -86,7 +85,7 @@ def compute_on_cluster(
             seen = ray.data.from_numpy(np.split(rows, range(SHARD, len(rows), SHARD))).map_batches(
                 _see_shard,
                 batch_size=None,
-                fn_args=(model, archive.resolve(), names, crop, views, network.input_shape[1]),
+                fn_args=(model, table.absolute(), names, crop, views, network.input_shape[1]),
                 num_cpus=1,
                 num_gpus=1 if "GPU" in resources else 0,
                 ray_remote_args_fn=lambda: {"max_retries": RETRIES},
@@ -99,7 +98,7 @@ def compute_on_cluster(
             if isinstance(cause, UserError):
                 raise UserError(first_line(cause)) from error
             raise UserError(
-                f"engine: ray failed on {archive} ({first_line(cause)}); see to the cluster "
+                f"engine: ray failed on {table} ({first_line(cause)}); see to the cluster "
                 "(`ray status`) and run again, which goes on, or set engine to local"
             ) from error
 

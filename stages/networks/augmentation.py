@@ -3,8 +3,11 @@
 import math
 from typing import Any
 
-from stages.networks.backbones import BACKBONES
+import numpy as np
+from numpy.typing import NDArray
+
 from stages.networks.keras_quiet import keras, tensorflow
+from stages.networks.registry import find_backbone
 
 LEAST_AREA = 0.3
 """Of a picture, the least share that a crop shows."""
@@ -19,7 +22,7 @@ def crop_side(backbone: str, side: int) -> int:
     time: Touvron et al., "Fixing the train-test resolution discrepancy" (2019). Where the backbone
     takes one size alone, that.
     """
-    return side * 11 // 16 if BACKBONES[backbone].any_size else side
+    return side * 11 // 16 if find_backbone(backbone).any_size else side
 
 
 class RandomCrop(keras.layers.Layer):  # type: ignore[misc]
@@ -96,3 +99,13 @@ def augment(pictures: Any, side: int, color_jitter: float, training: bool | None
     """Random crops of `side` pixels, with a share of `color_jitter` above 0 in random colours."""
     crops = RandomCrop(side)(pictures, training=training)
     return ColorJitter(color_jitter)(crops, training=training) if color_jitter else crops
+
+
+def random_crops(
+    picture: NDArray[np.uint8], count: int, backbone: str, color_jitter: float, seed: int
+) -> NDArray[np.uint8]:
+    """Random crops of a picture (size, size, 3), as fine-tuning shows them `backbone`."""
+    keras.utils.set_random_seed(seed)
+    pictures = np.stack([picture] * count).astype(np.float32)
+    crops = augment(pictures, crop_side(backbone, picture.shape[0]), color_jitter, training=True)
+    return np.round(np.asarray(crops)).astype(np.uint8)

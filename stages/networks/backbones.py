@@ -1,119 +1,53 @@
-"""The backbones: networks of `keras.applications` and KerasHub, without their classifier.
+"""Building backbones, cutting them where fine-tuning begins, and saying which layers train.
 
-To add one, add a line to BACKBONES; tests/networks/test_backbones.py checks it. Every network is
-built to take RGB images from 0 to 255: its own `preprocess_input` is part of it.
-
-The first EfficientNet is not among them: Keras builds it with one scaling layer more when it loads
-the ImageNet weights, so that the weights stage's file does not say all about it.
+Every network is built to take RGB images from 0 to 255: its own preprocessing is part of it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from stages.common.command_line import UserError, first_line
-from stages.networks import demo_backbone
-from stages.networks import hub_backbones as hub
+from stages.networks import demo_backbone, hub_backbones
 from stages.networks.keras_quiet import keras
-
-apps = keras.applications
-
-Pooling = Literal["avg", "max"]
-POOLINGS: tuple[Pooling, ...] = ("avg", "max")
+from stages.networks.options import Pooling
+from stages.networks.registry import Backbone, find_backbone
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """One network: how to build it, its facts, and where fine-tuning begins by default."""
-
-    constructor: Callable[..., keras.Model]
-    module: ModuleType | hub.Preprocessing
-    """What holds the network's `preprocess_input`."""
-    size: int
-    """Side of the square input it was trained on, in pixels."""
-    width: int
-    """Number of features after pooling."""
-    unfreeze: str
-    """First layer that fine-tuning trains, unless told otherwise."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the constructor."""
-    any_size: bool = True
-    """Whether it takes other sizes; False where it has learnt a vector for each position."""
-    never_trains: tuple[str, ...] = ()
-    """Names of layers that fine-tuning leaves as they are, wherever it begins."""
+def preprocess(backbone: Backbone, images: Any) -> Any:
+    """RGB images of 0 to 255, an array or a Keras tensor, as the network takes them."""
+    if backbone.library == "keras_hub":
+        scale = [1 / 255 / each for each in backbone.deviation]
+        pairs = zip(backbone.mean, backbone.deviation, strict=True)
+        offset = [-mean / each for mean, each in pairs]
+        layer = keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocess")
+        return layer(images)
+    if backbone.library == "demo":
+        return demo_backbone.preprocess_input(images)
+    return application(backbone.module).preprocess_input(images)
 
 
-BACKBONES = {
-    "vgg16": Backbone(apps.VGG16, apps.vgg16, 224, 512, "block5_conv1"),
-    "vgg19": Backbone(apps.VGG19, apps.vgg19, 224, 512, "block5_conv1"),
-    "inception_v3": Backbone(apps.InceptionV3, apps.inception_v3, 299, 2048, "mixed8"),
-    "xception": Backbone(apps.Xception, apps.xception, 299, 2048, "block13_sepconv1_act"),
-    "resnet50": Backbone(apps.ResNet50, apps.resnet50, 224, 2048, "conv5_block1_1_conv"),
-    "resnet50_v2": Backbone(apps.ResNet50V2, apps.resnet_v2, 224, 2048, "conv5_block1_preact_bn"),
-    "inception_resnet_v2": Backbone(
-        apps.InceptionResNetV2, apps.inception_resnet_v2, 299, 1536, "mixed_7a"
-    ),
-    "mobilenet": Backbone(apps.MobileNet, apps.mobilenet, 224, 1024, "conv_dw_12"),
-    "mobilenet_v2": Backbone(apps.MobileNetV2, apps.mobilenet_v2, 224, 1280, "block_13_expand"),
-    "mobilenet_v2_035": Backbone(
-        apps.MobileNetV2, apps.mobilenet_v2, 224, 1280, "block_13_expand", {"alpha": 0.35}
-    ),
-    "mobilenet_v3_large": Backbone(
-        apps.MobileNetV3Large, apps.mobilenet_v3, 224, 960, "expanded_conv_12_expand"
-    ),
-    "densenet121": Backbone(apps.DenseNet121, apps.densenet, 224, 1024, "conv5_block1_0_bn"),
-    "efficientnet_v2_b0": Backbone(
-        apps.EfficientNetV2B0, apps.efficientnet_v2, 224, 1280, "block6a_expand_conv"
-    ),
-    "efficientnet_v2_s": Backbone(
-        apps.EfficientNetV2S, apps.efficientnet_v2, 384, 1280, "block6a_expand_conv"
-    ),
-    "convnext_tiny": Backbone(
-        apps.ConvNeXtTiny, apps.convnext, 224, 768, "convnext_tiny_downsampling_block_2"
-    ),
-    "nasnet_mobile": Backbone(
-        apps.NASNetMobile, apps.nasnet, 224, 1056, "adjust_conv_projection_12"
-    ),
-    # KerasHub's; the last two of twelve blocks are unfrozen.
-    "vit_base": Backbone(
-        hub.VisionTransformer,
-        hub.HALF,
-        224,
-        768,
-        "tranformer_block_11",
-        hub.VIT_BASE,
-        any_size=False,
-    ),
-    "dinov2_small": Backbone(
-        hub.VisionTransformer,
-        hub.IMAGENET,
-        224,
-        384,
-        "layers_10",
-        hub.DINOV2_SMALL,
-        never_trains=("embeddings",),
-    ),
-    "dinov2_base": Backbone(
-        hub.VisionTransformer,
-        hub.IMAGENET,
-        224,
-        768,
-        "layers_10",
-        hub.DINOV2_BASE,
-        never_trains=("embeddings",),
-    ),
-    "clip_base": Backbone(
-        hub.VisionTransformer, hub.CLIP, 224, 768, "encoder_block_10", hub.CLIP_BASE, any_size=False
-    ),
-    "demo_backbone": Backbone(demo_backbone.DemoBackbone, demo_backbone, 96, 256, "block2_out"),
-}
-"""Every backbone by its name in params.yaml."""
+def feature_map(
+    backbone: Backbone, images: keras.KerasTensor, weights: str | None
+) -> keras.KerasTensor:
+    """What the network, without a classifier, makes of preprocessed images."""
+    if backbone.library == "keras_hub":
+        return hub_backbones.feature_map(backbone, images, weights)
+    if backbone.library == "demo":
+        return demo_backbone.feature_map(images)
+    constructor = application(backbone.constructor)
+    arguments = {**backbone.options, "include_top": False, "weights": weights}
+    return constructor(**arguments, input_tensor=images).output
 
-SHIPPED_WEIGHTS = {"demo_backbone": Path("stages/networks/demo_backbone.weights.h5")}
-"""Pretrained weights that the repository holds; all others are Keras's to get."""
+
+def application(name: str) -> Any:
+    """What keras.applications has by a name. Raises UserError where it has nothing."""
+    try:
+        return getattr(keras.applications, name)
+    except AttributeError:
+        raise UserError(
+            f"keras.applications has no {name!r}; correct it in stages/backbones.yaml"
+        ) from None
 
 
 def build(name: str, size: int, weights: str | None = None) -> keras.Model:
@@ -123,7 +57,7 @@ def build(name: str, size: int, weights: str | None = None) -> keras.Model:
     `imagenet` for the published ones. Preprocessing is part of the network. Raises UserError for a
     size that the network cannot take.
     """
-    backbone = BACKBONES[name]
+    backbone = find_backbone(name)
     if size != backbone.size and not backbone.any_size:
         raise UserError(
             f"features.image_size {size} does not suit {name} (it has learnt a vector for each "
@@ -131,19 +65,14 @@ def build(name: str, size: int, weights: str | None = None) -> keras.Model:
         )
     image = keras.Input((size, size, 3), name="image")
     try:
-        network = backbone.constructor(
-            include_top=False,
-            weights=weights,
-            input_tensor=backbone.module.preprocess_input(image),
-            **backbone.options,
-        )
+        features = feature_map(backbone, preprocess(backbone, image), weights)
     except ValueError as error:
         raise UserError(
             f"features.image_size {size} does not suit {name} ({first_line(error)}); "
             f"its own is {backbone.size}"
         ) from error
     # Named afterwards, as EfficientNetV2 chooses its preprocessing by the name that it is given.
-    return keras.Model(image, network.output, name=name)
+    return keras.Model(image, features, name=name)
 
 
 def load_weights(backbone: keras.Model, path: Path) -> None:
@@ -151,9 +80,8 @@ def load_weights(backbone: keras.Model, path: Path) -> None:
     try:
         backbone.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        reason = first_line(error)
         raise UserError(
-            f"{path} does not fit {backbone.name} ({reason}); make it anew by "
+            f"{path} does not fit {backbone.name} ({first_line(error)}); make it anew by "
             "`dvc repro --force weights`"
         ) from error
 
@@ -175,7 +103,7 @@ def first_unfrozen(backbone: keras.Model, unfreeze: str) -> int:
     if unfreeze == "all":
         return 0
     if unfreeze == "auto":
-        unfreeze = BACKBONES[backbone.name].unfreeze
+        unfreeze = find_backbone(backbone.name).unfreeze
     if unfreeze.isdecimal() and int(unfreeze) <= len(names):
         return len(names) - int(unfreeze)
     if unfreeze in names:
@@ -230,7 +158,7 @@ def freeze(
     it everywhere with `momentum`. What the registry says never trains does not.
     """
     position = first_unfrozen(backbone, unfreeze)
-    never = BACKBONES[backbone.name].never_trains
+    never = find_backbone(backbone.name).never_trains
     for number, layer in enumerate(backbone.layers):
         layer.trainable = number >= position and layer.name not in never
         if isinstance(layer, keras.layers.BatchNormalization):

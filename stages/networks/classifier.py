@@ -1,21 +1,16 @@
 """The classifier: a backbone seen in views, pooled, and its head."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.common.files import release
-from stages.networks.backbones import Pooling, pooling_layer
+from stages.networks.backbones import pooling_layer
 from stages.networks.keras_quiet import keras
+from stages.networks.options import Normalize, Pooling
 from stages.pictures.views import is_mirrored, view_window
-
-Normalize = Literal["none", "standard", "power"]
-
-
-NORMALIZE: tuple[Normalize, ...] = ("none", "standard", "power")
-
 
 BLOCK = 4096
 """Images whose features are looked at at once."""
@@ -26,24 +21,22 @@ ROOT_START = 1e-4
 
 
 def build_head(
-    widths: Sequence[int],
+    width: int,
     normalize: Normalize,
     hidden: Sequence[int],
     dropout: float,
     classes: int,
 ) -> keras.Model:
-    """The part that is trained from scratch: features (n, sum of widths) to probabilities.
+    """The part that is trained from scratch: features (n, width) to probabilities.
 
-    The features, of one backbone or of several side by side, are normalised as `normalize` says;
-    then Dense layers of the widths `hidden` with relu, dropout before the last layer, softmax. With
-    no hidden layer, dropout falls on the features.
+    The features are normalised as `normalize` says; then Dense layers of the widths `hidden` with
+    relu, dropout before the last layer, softmax. With no hidden layer, dropout falls on the
+    features.
     """
-    features = keras.Input((sum(widths),), name="features")
+    features = keras.Input((width,), name="features")
     values = features
     if normalize == "power":
-        ends = np.cumsum(widths)[:-1].tolist()
-        blocks = keras.ops.split(values, ends, axis=1) if ends else [values]
-        values = keras.ops.concatenate([power_normalized(block) for block in blocks], axis=1)
+        values = power_normalized(values)
     if normalize != "none":
         values = keras.layers.BatchNormalization(
             center=False, scale=False, trainable=False, name="standardize"
@@ -82,8 +75,10 @@ def adapt_head(head: keras.Model, features: NDArray[np.float32], rows: NDArray[n
         origin: Any = None
         count, total, squares = 0, np.zeros(1), np.zeros(1)
         for start in range(0, len(rows), BLOCK):
-            values = apply_to_views(before, features, rows[start : start + BLOCK])
-            values = values.reshape(-1, values.shape[2]).astype(np.float64)
+            block = features[rows[start : start + BLOCK]]
+            release(features)
+            values = np.asarray(before.predict_on_batch(block.reshape(-1, block.shape[2])))
+            values = values.astype(np.float64)
             origin = values[0].copy() if origin is None else origin
             values -= origin
             count, total = count + len(values), total + values.sum(axis=0)
@@ -92,42 +87,17 @@ def adapt_head(head: keras.Model, features: NDArray[np.float32], rows: NDArray[n
         layer.set_weights([origin + mean, squares / count - mean**2])
 
 
-def apply_to_views(
-    network: keras.Model, features: NDArray[np.float32], rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """What a network of features (n, width) gives for every view of `rows`: (rows, views, ...).
-
-    Features are of the shape (images, views, width), and are looked at a block at a time.
-    """
-    values: Any = None
-    for start in range(0, len(rows), BLOCK):
-        shown = features[rows[start : start + BLOCK]]
-        release(features)
-        flat = np.asarray(network.predict_on_batch(shown.reshape(-1, shown.shape[2])))
-        if values is None:
-            values = np.empty((len(rows), shown.shape[1], *flat.shape[1:]), np.float32)
-        values[start : start + len(shown)] = flat.reshape(*shown.shape[:2], *flat.shape[1:])
-    return np.asarray(values)
-
-
 def build_classifier(
-    backbones: Sequence[keras.Model], pooling: Pooling, head: keras.Model, views: Sequence[str]
+    backbone: keras.Model, pooling: Pooling, head: keras.Model, views: Sequence[str]
 ) -> keras.Model:
     """The whole classifier: RGB images (n, size, size, 3), 0 to 255, to probabilities.
 
-    Sees each image in every one of `views` and averages the probabilities over them. The features
-    of several backbones go into the head side by side; the model takes images at the largest of
-    their sizes, and scales them down for the others. Its layers are called by the names of the
-    backbones, `pool` and `head`.
+    Sees each image in every one of `views` and averages the probabilities over them. Its layers are
+    called by the name of the backbone, `pool` and `head`.
     """
     pool = pooling_layer(pooling)
-    image = keras.Input(max(each.input_shape[1:] for each in backbones), name="image")
-    outputs = []
-    for view in views:
-        seen = seen_as(image, view)
-        features = [pool(each(scaled(seen, each.input_shape[1]))) for each in backbones]
-        together = features[0] if len(features) == 1 else keras.ops.concatenate(features, axis=1)
-        outputs.append(head(together))
+    image = keras.Input(backbone.input_shape[1:], name="image")
+    outputs = [head(pool(backbone(seen_as(image, view)))) for view in views]
     probabilities = outputs[0] if len(outputs) == 1 else keras.layers.average(outputs)
     return keras.Model(image, probabilities, name="classifier")
 
@@ -142,11 +112,14 @@ def seen_as(images: keras.KerasTensor, view: str) -> keras.KerasTensor:
     return keras.ops.flip(images, axis=2) if is_mirrored(view) else images
 
 
-def scaled(images: keras.KerasTensor, side: int) -> keras.KerasTensor:
-    """Images (n, height, width, 3), scaled to (n, side, side, 3) where they are of another size."""
-    if images.shape[1] == side:
-        return images
-    return keras.ops.image.resize(images, (side, side), antialias=True)
+def with_dropout(head: keras.Model, rate: float) -> keras.Model:
+    """A head whose layers are those of `head`, with dropout of `rate` before its last layer."""
+    last = head.get_layer("classes")
+    before = last.input
+    if isinstance(before._keras_history.operation, keras.layers.Dropout):
+        before = before._keras_history.operation.input
+    kept = keras.layers.Dropout(rate)(before) if rate else before
+    return keras.Model(head.input, last(kept), name="head")
 
 
 def apply_temperature(head: keras.Model, temperature: float) -> None:

@@ -26,37 +26,15 @@ def preprocess_input(x: Any) -> Any:
     return x / 127.5 - 1.0
 
 
-def DemoBackbone(  # noqa: N802, as keras.applications names its constructors
-    include_top: bool = False,
-    weights: None = None,
-    input_tensor: Any = None,
-    input_shape: tuple[int | None, int | None, int] | None = None,
-    pooling: str | None = None,
-    name: str = "demo_backbone",
-) -> keras.Model:
-    """The network, called as the constructors of keras.applications are, with random weights.
+def feature_map(x: Any) -> Any:
+    """Preprocessed images to (batch, height / 16, width / 16, 256), with random weights.
 
-    Its output is (batch, height / 16, width / 16, 256), or (batch, 256) with `pooling` of "avg" or
-    "max". It can be cut after `stem` and after `block1_out` to `block4_out`.
-    Raises ValueError for a classifier (`include_top`) or for weights, as it has neither.
+    The network can be cut after `stem` and after `block1_out` to `block4_out`.
     """
-    if include_top or weights is not None:
-        raise ValueError(
-            "DemoBackbone has no classifier and loads no weights: pass include_top=False and "
-            f"weights=None. Received: include_top={include_top}, weights={weights}"
-        )
-    if input_tensor is None:
-        input_tensor = layers.Input(input_shape or (SIZE, SIZE, 3))
-    x = _convolution(input_tensor, WIDTHS[0], "stem", strides=2)
+    x = _convolution(x, WIDTHS[0], "stem", strides=2)
     for number, width in enumerate(WIDTHS, start=1):
         x = _block(x, width, f"block{number}", strides=1 if number == 1 else 2)
-    x = _convolution(x, FEATURES, "features", kernel=1)
-    if pooling == "avg":
-        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    elif pooling == "max":
-        x = layers.GlobalMaxPooling2D(name="max_pool")(x)
-    (image,) = keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(image, x, name=name)
+    return _convolution(x, FEATURES, "features", kernel=1)
 
 
 def _convolution(x: Any, width: int, name: str, kernel: int = 3, strides: int = 1) -> Any:

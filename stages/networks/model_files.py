@@ -1,5 +1,6 @@
 """Model files whose bytes depend on the model alone."""
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -64,3 +65,17 @@ def load_model(path: Path) -> keras.Model:
         raise UserError(
             f"{path} is not a model that can be loaded ({first_line(error)}); `dvc repro` makes it"
         ) from error
+
+
+def weights_file(network: keras.Model) -> bytes:
+    """The content of the file that `network.save_weights` would write.
+
+    It is made in memory, as HDF5 ends the process by a segmentation fault where the disk is full.
+    """
+    from keras.src.saving.saving_lib import H5IOStore, _save_state
+
+    file = io.BytesIO()
+    store = H5IOStore(file, mode="w")
+    _save_state(network, store, None, inner_path="", visited_saveables=set())
+    store.close()
+    return file.getvalue()

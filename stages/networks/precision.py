@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from stages.networks.keras_quiet import keras, tensorflow
-
-Precision = Literal["auto", "float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
+from stages.networks.options import Precision
 
 CPU_FLAGS = {"amx_bf16", "avx512_bf16"}
 FIRST_BFLOAT16_GPU = (8, 0)
@@ -25,25 +23,18 @@ def machine_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return cpuinfo.exists() and not CPU_FLAGS.isdisjoint(cpuinfo.read_text("utf-8").split())
 
 
-def choose_precision(asked: Precision, network: keras.Model) -> Literal["float32", "bfloat16"]:
-    """What `asked` comes to for this network on this machine.
+def choose_precision(
+    asked: Precision, network: keras.Model | None = None
+) -> Literal["float32", "bfloat16"]:
+    """What `asked` comes to for this network on this machine; without a network, for training.
 
-    `auto` is bfloat16 where the machine has it and the network no depthwise convolution.
+    `auto` is bfloat16 where the machine has it and the network no depthwise convolution. The upper
+    layers that fine-tuning trains gain by it beside those too.
     """
     if asked != "auto":
         return asked
-    dense = not any(_is_depthwise(layer) for layer in network.layers)
+    dense = network is None or not any(_is_depthwise(layer) for layer in network.layers)
     return "bfloat16" if dense and machine_has_bfloat16() else "float32"
-
-
-def choose_training_precision(asked: Precision) -> Literal["float32", "bfloat16"]:
-    """What `asked` comes to for training: `auto` is bfloat16 where the machine has it.
-
-    The upper layers that fine-tuning trains gain by it in networks of depthwise convolutions too.
-    """
-    if asked != "auto":
-        return asked
-    return "bfloat16" if machine_has_bfloat16() else "float32"
 
 
 def _is_depthwise(layer: keras.layers.Layer) -> bool:

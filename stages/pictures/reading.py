@@ -1,8 +1,7 @@
 """Reading the pictures of a set, out of archives and folders, and decoding them ahead of use."""
 
 import hashlib
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -12,31 +11,23 @@ from numpy.typing import NDArray
 
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
+from stages.common.progress import progress_bar
 from stages.pictures.decoding import Crop, Pixels, decode
+from stages.pictures.tars import BLOCK, LARGEST_PICTURE, read_forwards
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
-"""Names by which pictures in a folder are known, in upper case too."""
-
-
-def read_members(archive: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
-    """Stream the images called `names` out of a set's archive: (position in `names`, bytes).
-
-    They come in the archive's order, each once. Nothing is unpacked to the disk. The archive may
-    be data/raw/NAME/pictures.csv, which lists the pictures of data/own/NAME. Raises UserError when
-    the archive cannot be read to its end or lacks one of them.
-    """
-    if archive.suffix == ".csv":
-        return read_listed(archive, names)
-    return read_tar(archive, names)
+LOADED_AT_ONCE = 32
+"""Pictures that are decoded at a time."""
 
 
-def read_listed(table: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
-    """Read the pictures called `names` of those that `table` lists, as `read_members` does.
+def read_members(table: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    """Read pictures of a set out of its archives and folder: (position in `names`, bytes).
 
-    Raises UserError where one is not as it was when it was listed.
+    `table` is the set's data/raw/SET/pictures.csv. Each picture comes once, those of an archive in
+    the archive's order; nothing is unpacked to the disk. Raises UserError where one is not there,
+    or not as it was when the table was written.
     """
     rows = {row["image"]: row for row in read_csv(table)}
-    folder = own_folder(table)
+    root, set_name = table.absolute().parents[3], table.parent.name
     wanted: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         if name not in rows:
@@ -44,50 +35,74 @@ def read_listed(table: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]
         wanted.setdefault(rows[name]["archive"], []).append(position)
     for archive, positions in wanted.items():
         own = [names[position] for position in positions]
-        above = PurePosixPath(archive).parent
-        inside = [PurePosixPath(name).relative_to(above).as_posix() for name in own]
-        found = read_tar(folder / archive, inside) if archive else read_files(folder, own)
+        if archive:
+            found = read_tar(root / archive, [inside(archive, name) for name in own])
+        else:
+            found = read_files(root / "data/sets" / set_name, own)
         for place, data in found:
             if hashlib.sha256(data).hexdigest() != rows[own[place]]["sha256"]:
-                raise UserError(
-                    f"{folder / own[place]} has changed since it was listed; run `dvc repro` again"
-                )
+                where = picture_place(rows[own[place]], set_name)
+                raise UserError(f"{where} has changed since it was listed; {list_anew(set_name)}")
             yield positions[place], data
 
 
-def own_folder(table: Path) -> Path:
-    """The folder data/own/NAME whose pictures the table data/raw/NAME/pictures.csv lists."""
-    return table.parents[2] / "own" / table.parent.name
+def inside(archive: str, image: str) -> str:
+    """A picture's name in its archive, which counts as unpacked where it lies."""
+    above = PurePosixPath(*PurePosixPath(archive).parent.parts[3:])
+    return PurePosixPath(image).relative_to(above).as_posix()
+
+
+def picture_place(row: Mapping[str, str], set_name: str) -> str:
+    """Where a picture of the table is, for errors."""
+    if row["archive"]:
+        return f"{row['image']} in {row['archive']}"
+    return f"data/sets/{set_name}/{row['image']}"
+
+
+def list_anew(set_name: str) -> str:
+    """What to do where a picture is not as the table says.
+
+    DVC looks at a file's bytes only where its size or time has changed, so it has to be forced.
+    """
+    return f"run `dvc repro --force --single-item collect@{set_name}`, then `dvc repro`"
 
 
 def read_files(folder: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
     """Read the files called `names` of a folder: (position in `names`, bytes)."""
     for position, name in enumerate(names):
         try:
-            yield position, (folder / name).read_bytes()
+            yield position, read_file(folder / name)
         except FileNotFoundError:
             raise UserError(
-                f"{folder / name} is gone since it was listed; run `dvc repro` again"
+                f"{folder / name} is gone since it was listed; {list_anew(folder.name)}"
             ) from None
+        except ValueError as error:
+            raise UserError(f"{folder / name}: {error}; take it away") from None
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes. Raises ValueError, in bounded memory, where they pass LARGEST_PICTURE."""
+    with path.open("rb") as file:
+        blocks = iter(lambda: file.read(BLOCK), b"")
+        data = b"".join(islice(blocks, LARGEST_PICTURE // BLOCK + 2))
+    if len(data) > LARGEST_PICTURE:
+        raise ValueError(f"it has more than {LARGEST_PICTURE / 1e6:.0f} MB")
+    return data
 
 
 def read_tar(archive: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
     """Stream the members called `names` out of a tar, compressed or not, as `read_members` does."""
     positions = {name: position for position, name in enumerate(names)}
     try:
-        with tarfile.open(archive, "r|*") as tar:
-            for member in tar:
-                position = (
-                    positions.pop(PurePosixPath(member.name).as_posix(), None)
-                    if member.isfile()
-                    else None
-                )
-                file = tar.extractfile(member) if position is not None else None
-                if position is not None and file is not None:
-                    yield position, file.read()
-                if not positions:
-                    return
-    except (tarfile.TarError, OSError, EOFError) as error:
+        for member in read_forwards(archive):
+            if not member.info.isfile():
+                continue
+            position = positions.pop(PurePosixPath(member.info.name).as_posix(), None)
+            if position is not None:
+                yield position, member.read()
+            if not positions:
+                return
+    except ValueError as error:
         raise UserError(
             f"{archive} cannot be read ({error}); delete it and download again"
         ) from error
@@ -96,7 +111,7 @@ def read_tar(archive: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]
 
 
 def decode_all(
-    archive: Path, names: Sequence[str], size: int, crop: Crop, batch_size: int
+    table: Path, names: Sequence[str], size: int, crop: Crop, batch_size: int
 ) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
     """Decode the members called `names` on all cores, ahead of their use.
 
@@ -109,13 +124,11 @@ def decode_all(
         try:
             return position, decode(data, size, crop)
         except ValueError as error:
-            own = archive.suffix == ".csv"
-            where = (
-                own_folder(archive) / names[position] if own else f"{names[position]} in {archive}"
-            )
+            row = next(row for row in read_csv(table) if row["image"] == names[position])
+            where = picture_place(row, table.parent.name)
             raise UserError(f"{where} is not a readable picture: {error}") from error
 
-    members = read_members(archive, names)
+    members = read_members(table, names)
     with ThreadPoolExecutor() as pool:
         ahead = pool.map(decode_one, islice(members, batch_size))
         while decoded := list(ahead):
@@ -125,7 +138,7 @@ def decode_all(
 
 
 def decode_rows(
-    archive: Path,
+    table: Path,
     names: Sequence[str],
     rows: NDArray[np.int64],
     size: int,
@@ -134,5 +147,17 @@ def decode_rows(
 ) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
     """As `decode_all`, of those of `names` alone that stand at `rows`, with their positions."""
     wanted = [names[row] for row in rows]
-    for positions, images in decode_all(archive, wanted, size, crop, batch_size):
+    for positions, images in decode_all(table, wanted, size, crop, batch_size):
         yield rows[positions], images
+
+
+def load_pictures(table: Path, names: Sequence[str], size: int, crop: Crop) -> Pixels:
+    """The pictures `names` of a set's table, in that order, shape (n, size, size, 3)."""
+    pictures = np.zeros((len(names), size, size, 3), np.uint8)
+    if not names:
+        return pictures
+    with progress_bar(total=len(names), desc="reading pictures", unit=" images") as bar:
+        for positions, images in decode_all(table, names, size, crop, LOADED_AT_ONCE):
+            pictures[positions] = images
+            bar.update(len(positions))
+    return pictures

@@ -1,5 +1,6 @@
 """Reading of the split stage's table, and which of its images train and which judge choices."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class SplitTable:
     groups: NDArray[np.int64]
     """Shape (images,): images of the same picture have the same number."""
     parts: NDArray[np.str_]
-    """Shape (repeats, images): `train`, `val`, `test` or UNREADABLE in each repeat's split."""
+    """Shape (images,): `train`, `val`, `test` or UNREADABLE."""
     class_names: list[str]
     """By label."""
 
@@ -36,7 +37,7 @@ class SplitTable:
     @property
     def unreadable(self) -> int:
         """How many images are left out, as they cannot be read."""
-        return int((self.parts[0] == UNREADABLE).sum())
+        return int((self.parts == UNREADABLE).sum())
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,13 @@ class Rows:
     """Rows of a set's images by what they are for, shape (n,) each."""
 
     choosing: NDArray[np.int64]
-    """Trained on while something is being chosen: a strength, or the number of epochs."""
+    """Trained on while something is being chosen: a strength, or a temperature."""
     judging: NDArray[np.int64]
     """What the choice is judged by, in `choosing` never."""
     final: NDArray[np.int64]
     """Trained on once nothing is left to choose."""
     shown: NDArray[np.int64]
     """Val where it does not train: scored for the history, chosen by never; may be empty."""
-
-
-def part_columns(repeats: int) -> list[str]:
-    """Names of the columns that hold the parts: `part`, `part_2`, `part_3`, ..."""
-    return ["part", *(f"part_{number}" for number in range(2, repeats + 1))]
 
 
 def read_split(path: Path) -> SplitTable:
@@ -65,13 +61,13 @@ def read_split(path: Path) -> SplitTable:
         [row["image"] for row in rows],
         np.array([int(row["label"]) for row in rows]),
         np.array([int(row["group"]) for row in rows]),
-        np.array([[row[column] for row in rows] for column in rows[0] if column[:4] == "part"]),
+        np.array([row["part"] for row in rows]),
         [name for _, name in sorted({(int(row["label"]), row["class"]) for row in rows})],
     )
 
 
-def choose_rows(table: SplitTable, repeat: int, refit: bool, seed: int) -> Rows:
-    """Who trains and who judges in a repeat, so that no image that is reported chooses anything.
+def choose_rows(table: SplitTable, refit: bool, seed: int) -> Rows:
+    """Who trains and who judges, so that no image that is reported chooses anything.
 
     With test and val, val judges what learns from train. With one of them, which is reported, a
     stratified fifth of train, its groups of duplicates unbroken, judges what learns from the rest,
@@ -79,22 +75,29 @@ def choose_rows(table: SplitTable, repeat: int, refit: bool, seed: int) -> Rows:
     The final training takes train, and val too where test is reported and `refit` is true.
     Raises UserError when train is too small to be sliced.
     """
-    parts = table.parts[repeat]
-    train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
+    train, val = (np.flatnonzero(table.parts == part) for part in ("train", "val"))
     if table.reported_part == "test" and len(val):
         final = np.union1d(train, val) if refit else train
         return Rows(train, val, final, np.setdiff1d(val, final))
     # Here, as the stages that only read a split would spend most of their time on importing it.
     from sklearn.model_selection import StratifiedGroupKFold
 
-    slices = StratifiedGroupKFold(SLICES, shuffle=True, random_state=seed)
+    # Fewer slices where no class has so many pictures.
+    count = min(SLICES, int(np.bincount(table.labels[train]).max()))
+    slices = StratifiedGroupKFold(max(2, count), shuffle=True, random_state=seed)
     try:
-        kept, held_out = next(slices.split(train, table.labels[train], table.groups[train]))
+        with warnings.catch_warnings():
+            # Of classes with fewer pictures than slices, which are dealt with below.
+            warnings.simplefilter("ignore", UserWarning)
+            dealt = list(slices.split(train, table.labels[train], table.groups[train]))
+        for kept, held_out in dealt:
+            known = np.isin(table.labels[train[held_out]], table.labels[train[kept]])
+            if known.any():
+                judging = train[held_out[known]]
+                return Rows(np.setdiff1d(train, judging), judging, train, val)
+        raise ValueError("no class would have a picture on both sides")
     except ValueError as error:
         raise UserError(
-            f"{len(train)} images of train are too few to hold some out ({error}); "
-            "lower split.fraction"
+            f"{len(train)} images of train are too few to hold some out ({error}); add pictures, "
+            "so that a class has two there at least that are not duplicates"
         ) from error
-    known = np.isin(table.labels[train[held_out]], table.labels[train[kept]])
-    kept, held_out = np.union1d(kept, held_out[~known]), held_out[known]
-    return Rows(train[kept], train[held_out], train, val)

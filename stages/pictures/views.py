@@ -7,8 +7,6 @@ from stages.pictures.decoding import Pixels
 
 ZOOM = 0.75
 """Side of the part of a picture that a zoomed view shows, as a share of the picture's side."""
-
-
 _PLACES = {
     "zoom": (0.5, 0.5),
     "top_left": (0, 0),
@@ -16,8 +14,6 @@ _PLACES = {
     "bottom_left": (1, 0),
     "bottom_right": (1, 1),
 }
-
-
 VIEWS = ("plain", "mirror", *(f"{place}{end}" for place in _PLACES for end in ("", "_mirror")))
 """What can be shown of a picture: all of it, its middle, its corners, and all that mirrored."""
 

@@ -80,30 +80,3 @@ for (const area of document.querySelectorAll(".findable")) {
     orderMatrix(matrix, event.target.value.split(" ").map(Number));
   });
 }
-
-function minutes(seconds) {
-  const whole = Math.round(seconds);
-  return [Math.floor(whole / 60), whole % 60].map((n) => String(n).padStart(2, "0")).join(":");
-}
-
-function fillTable(table, rows) {
-  const heads = table.tHead.rows[0].cells;
-  for (const row of rows) {
-    const line = table.tBodies[0].insertRow();
-    row.forEach((value, column) => {
-      const cell = line.insertCell();
-      cell.className = heads[column].className;
-      cell.dataset.value = value;
-      cell.textContent = heads[column].dataset.unit === "s" ? minutes(value) : value;
-    });
-  }
-}
-
-// Of ../times.js, which is there only where the pipeline ran.
-if (typeof stageTimes !== "undefined" && stageTimes.runs.length) {
-  for (const table of document.querySelectorAll("[data-times]")) {
-    fillTable(table, stageTimes[table.dataset.times]);
-  }
-  document.getElementById("timed").hidden = false;
-  document.getElementById("untimed").hidden = true;
-}

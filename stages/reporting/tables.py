@@ -1,15 +1,14 @@
-"""What the report's tables and picture pages hold, worked out from what `evaluate` wrote."""
+"""What the report's tables, texts and cards hold, worked out from what `evaluate` wrote."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.scoring.scores import mcnemar
+from stages.scoring.scores import confusion, mcnemar
 
 MODELS = {"head": "head", "finetuned": "fine-tuned"}
 SCORES = {
@@ -19,7 +18,6 @@ SCORES = {
     "log_loss": "Log loss",
     "calibration_error": "Calibration error",
 }
-LOWER_IS_BETTER = {"log_loss", "calibration_error"}
 
 RANDOM_WEIGHTS = (
     "random weights",
@@ -76,10 +74,9 @@ def count_confusions(
     Raises KeyError for a class that is not among `classes`.
     """
     numbers = {name: number for number, name in enumerate(classes)}
-    matrix = np.zeros((len(classes), len(classes)), np.int64)
-    for each in predictions:
-        matrix[numbers[each.truth], numbers[each.prediction]] += 1
-    return matrix
+    truth = np.array([numbers[each.truth] for each in predictions])
+    predicted = np.array([numbers[each.prediction] for each in predictions])
+    return confusion(predicted, truth, len(classes))
 
 
 class Confusion(NamedTuple):
@@ -89,18 +86,27 @@ class Confusion(NamedTuple):
     prediction: str
     images: int
     total: int
+    row: int
+    """The number of `truth` in the set."""
+    column: int
+    """The number of `prediction`."""
+
+    @property
+    def right(self) -> bool:
+        """Whether the two are the same class."""
+        return self.row == self.column
 
 
 def find_confusions(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[Confusion]:
-    """The entries off the diagonal, largest count first, then share of the class, then name."""
+    """The entries that are not zero, largest count first, then share of the class, then name."""
     totals = matrix.sum(axis=1)
-    pairs = [
-        Confusion(classes[row], classes[column], int(matrix[row, column]), int(totals[row]))
-        for row, column in np.argwhere(matrix)
-        if row != column
+    found = [
+        Confusion(
+            classes[row], classes[column], int(matrix[row, column]), int(totals[row]), row, column
+        )
+        for row, column in np.argwhere(matrix).tolist()
     ]
-    pairs.sort(key=lambda pair: (-pair.images, pair.total, pair.truth, pair.prediction))
-    return pairs
+    return sorted(found, key=lambda each: (-each.images, each.total, *each))
 
 
 def sample_right(predictions: Sequence[Prediction], most: int = 12) -> list[Prediction]:
@@ -138,84 +144,13 @@ def sample_classes(predictions: Sequence[Prediction]) -> dict[str, list[Predicti
     return samples
 
 
-def parse_reliability(rows: Sequence[Mapping[str, str]]) -> list[tuple[float, float, int]]:
-    """Rows of a table of reliability: mean confidence, accuracy, images.
-
-    Raises KeyError or ValueError for other tables.
-    """
-    return [(float(row["confidence"]), float(row["accuracy"]), int(row["images"])) for row in rows]
-
-
-class Score(NamedTuple):
-    """One figure: as text, its interval, its change against the head, whether it is the better."""
-
-    text: str
-    interval: str
-    change: str
-    best: bool
-
-
-class Result(NamedTuple):
-    """One line of the table of results."""
-
-    model: str
-    scores: list[Score]
-    images: int
-    repeats: int
-    part: str
-    protocol: str
-
-
-def score_text(figures: Mapping[str, Any], name: str) -> str:
-    """A figure, with its standard deviation where there are repeats."""
-    spread = f"{name}_std"
-    deviation = f" \N{PLUS-MINUS SIGN} {figures[spread]:.4f}" if spread in figures else ""
-    return f"{figures[name]:.4f}{deviation}"
-
-
-def interval_text(figures: Mapping[str, Any], name: str) -> str:
-    """A figure's interval, empty where it has none."""
-    if f"{name}_low" not in figures:
-        return ""
-    return f"{figures[f'{name}_low']:.3f}\N{EN DASH}{figures[f'{name}_high']:.3f}"
-
-
-def compare_models(metrics: Mapping[str, Mapping[str, Any]]) -> list[Result]:
-    """Lines for the head, and the fine-tuned model if any, from `metrics` (model: its figures)."""
-    models = [model for model in MODELS if model in metrics]
-
-    def score(model: str, name: str) -> Score:
-        value, head = metrics[model][name], metrics["head"][name]
-        others = [metrics[each][name] for each in models if each != model]
-        best = all(value < each if name in LOWER_IS_BETTER else value > each for each in others)
-        change = "" if model == "head" else f"{value - head:+.4f}".replace("-", "\N{MINUS SIGN}")
-        figures = metrics[model]
-        text, interval = score_text(figures, name), interval_text(figures, name)
-        return Score(text, interval, change, best and len(models) > 1)
-
-    return [
-        Result(
-            MODELS[model],
-            [score(model, name) for name in SCORES],
-            metrics[model]["images"],
-            metrics[model].get("repeats", 1),
-            metrics[model]["part"],
-            metrics[model]["protocol"],
-        )
-        for model in models
-    ]
-
-
 def describe_comparison(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """What fine-tuning changed and whether that can be chance, in words; empty without it."""
-    if "comparison" not in metrics:
-        return ""
+    """What fine-tuning changed and whether that can be chance, in words."""
     test = metrics["comparison"]
     gain, p_value = test["gain"], test["p_value"]
     change = f"{'gains' if gain > 0 else 'loses'} {abs(gain):.4f}" if gain else "changes nothing"
-    repeat = " in the first repeat" if "repeats" in metrics["head"] else ""
     return (
-        f"Fine-tuning {change} in accuracy{repeat}. Images right with the head alone: "
+        f"Fine-tuning {change} in accuracy. Images right with the head alone: "
         f"{test['only_head_right']}, with the fine-tuned model alone: "
         f"{test['only_finetuned_right']}. {chance_text(p_value)}"
     )
@@ -273,51 +208,13 @@ def find_reservations(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return images + weights + (left_out if count else [])
 
 
-def group_reservations(
-    runs: Mapping[str, Sequence[tuple[str, str]]],
-) -> list[tuple[tuple[str, str], list[str]]]:
-    """Each reservation once, with the names of the runs that it holds for, from run: its own."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for name, reservations in runs.items():
-        for each in reservations:
-            groups.setdefault(each, []).append(name)
-    return list(groups.items())
+def sort_classes(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Rows of a table of classes, the lowest recall of the fine-tuned model first.
 
-
-@dataclass(frozen=True)
-class ClassRow:
-    """How each model does on one class, in their order; None where nothing defines the figure."""
-
-    name: str
-    images: int
-    recalls: list[float | None]
-    precisions: list[float | None]
-
-
-def parse_classes(rows: Sequence[Mapping[str, str]], models: Sequence[str]) -> list[ClassRow]:
-    """Rows of a table of classes, the lowest recall of the last of `models` first.
-
-    Raises KeyError or ValueError for other tables.
+    Last are the classes that have none, as no image of theirs was scored. Raises KeyError or
+    ValueError for other tables.
     """
-
-    def figure(text: str) -> float | None:
-        value = float(text or "nan")
-        return value if math.isfinite(value) else None
-
-    def rank(row: ClassRow) -> tuple[float, str]:
-        recall = row.recalls[-1]
-        return (2.0 if recall is None else recall, row.name)
-
-    parsed = [
-        ClassRow(
-            row["class"],
-            int(row["images"]),
-            [figure(row[f"{model}_recall"]) for model in models],
-            [figure(row[f"{model}_precision"]) for model in models],
-        )
-        for row in rows
-    ]
-    return sorted(parsed, key=rank)
+    return sorted(rows, key=lambda row: (float(row["finetuned_recall"] or 2), row["class"]))
 
 
 def value_text(value: Any) -> str:

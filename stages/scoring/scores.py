@@ -4,7 +4,6 @@ In all of them `probabilities` has the shape (images, classes) with rows that su
 `truth` the shape (images,) with labels from 0.
 """
 
-from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -56,17 +55,13 @@ def top_accuracy(probabilities: Probabilities, truth: Labels, count: int = 5) ->
     return float(np.mean(at_least_as_likely <= count))
 
 
-def log_loss(
-    probabilities: Probabilities, truth: Labels, weights: NDArray[np.float32] | None = None
-) -> float:
+def log_loss(probabilities: Probabilities, truth: Labels) -> float:
     """Mean of minus the natural logarithm of the true class's probability, in nats.
 
-    By the images' `weights` where there are some.
     Probabilities below the smallest step of float32 at 1 count as that step, 1.2e-7.
     """
     own = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    logarithms = np.log(np.maximum(own, np.finfo(np.float32).eps))
-    return float(-(logarithms.mean() if weights is None else np.average(logarithms, None, weights)))
+    return float(-np.log(np.maximum(own, np.finfo(np.float32).eps)).mean())
 
 
 class Reliability(NamedTuple):
@@ -168,11 +163,14 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 
 
 def all_scores(probabilities: Probabilities, truth: Labels) -> dict[str, float]:
-    """Every score by its name, with the 95 % intervals of both accuracies (`_low`, `_high`)."""
+    """Every score by its name, with the 95 % intervals of both accuracies (`_low`, `_high`).
+
+    To six digits.
+    """
     predicted = probabilities.argmax(axis=1)
     low, high = wilson_interval(int(np.sum(predicted == truth)), len(truth))
     class_low, class_high = mean_class_interval(confusion(predicted, truth, probabilities.shape[1]))
-    return {
+    scores = {
         "accuracy": accuracy(probabilities, truth),
         "accuracy_low": low,
         "accuracy_high": high,
@@ -183,20 +181,4 @@ def all_scores(probabilities: Probabilities, truth: Labels) -> dict[str, float]:
         "log_loss": log_loss(probabilities, truth),
         "calibration_error": calibration_error(probabilities, truth),
     }
-
-
-def mean_scores(repeats: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of `all_scores` over repeats, to six digits; of more than one with their number.
-
-    More than one also get the sample standard deviations (n - 1) of both accuracies, `_std`. The
-    bounds of intervals are means too: they say how far one repeat's images can be trusted, as the
-    repeats score the same images again and together say little more about others.
-    """
-    means: dict[str, float] = {
-        name: float(np.mean([scores[name] for scores in repeats])) for name in repeats[0]
-    }
-    if len(repeats) > 1:
-        for name in ("accuracy", "mean_class_accuracy"):
-            means[f"{name}_std"] = float(np.std([scores[name] for scores in repeats], ddof=1))
-        means["repeats"] = len(repeats)
-    return {name: round(value, 6) for name, value in means.items()}
+    return {name: round(score, 6) for name, score in scores.items()}

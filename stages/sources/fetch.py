@@ -14,7 +14,7 @@ from stages.common.command_line import UserError
 from stages.common.files import digest
 from stages.common.progress import progress_bar
 from stages.sources.mirror import mirror_remedy
-from stages.sources.sets import SourceFile
+from stages.sources.published import SourceFile
 
 PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each new attempt in a row that brought nothing."""

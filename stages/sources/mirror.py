@@ -59,12 +59,10 @@ def repository() -> Path:
 def _read_sums(path: Path) -> dict[str, str]:
     """SHA-256 by file name, from a file such as `sha256sum` writes."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")  # Names may hold other breaks of lines.
     except (OSError, UnicodeDecodeError):
         raise UserError(
             f"{path} cannot be read; write it with `sha256sum * > {SUMS}`, or unset {VARIABLE}"
         ) from None
-    pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
-    if any(len(pair) != 2 for pair in pairs):
-        raise UserError(f"{path} has a line that is no digest and name; write it with `sha256sum`")
-    return {name.removeprefix("*"): digest.lower() for digest, name in pairs}
+    pairs = [line.split(maxsplit=1) for line in lines]
+    return {pair[1].removeprefix("*"): pair[0].lower() for pair in pairs if len(pair) == 2}

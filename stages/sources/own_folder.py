@@ -1,209 +1,135 @@
-"""A folder of one's own pictures: what is in it, and which class and part each picture belongs to.
+"""A folder of one's own pictures: what is in it, and what of that must not be lost in silence.
 
-Layouts, below data/own/NAME: CLASS/*, or train/CLASS/* beside val/ and test/, both at any depth
-and inside one folder more; or labels.csv with the columns path and label, and part where parts are
-given. A tar counts as what is in it, unpacked where it lies. What is hidden is left out.
+Layouts, below the folder of the set: CLASS/*, or train/CLASS/* beside val/ and test/, both at any
+depth and inside one folder more; or labels.csv with the columns path and label, and part where
+parts are given. A tar counts as what is in it, unpacked where it lies. What is hidden is left out.
 """
 
-import csv
 import hashlib
-import io
-import os
 import tarfile
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from stages.common.command_line import UserError
 from stages.common.files import sha256
-from stages.pictures.reading import SUFFIXES
+from stages.pictures.names import Kind, kind_by_name, list_folder, printable
+from stages.pictures.tars import LARGEST_PICTURE, read_forwards
 
 LABELS = "labels.csv"
-TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-PARTS = {each: each for each in ("train", "val", "test")} | {"valid": "val", "validation": "val"}
-"""Names of folders, in any case, and values of a column, that give parts."""
+LOST = (Kind.LINK, Kind.BROKEN, Kind.LARGE, Kind.PACKED, Kind.TAR, Kind.FOREIGN)
+"""What must not be left out of a set in silence: it holds pictures, or is one."""
 
 
-class Place(NamedTuple):
-    """A picture's class and the part it was given, or an empty text."""
+class Listing(NamedTuple):
+    """What a folder holds, by paths as if its tars were unpacked beside themselves."""
 
-    class_name: str
-    part: str
-
-
-def is_hidden(path: PurePosixPath) -> bool:
-    """Whether a file or a folder above it is hidden, on any system."""
-    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    pictures: dict[str, tuple[str, str]]
+    """Digest, and the tar or, of a file of its own, an empty text."""
+    others: dict[str, Kind]
+    in_tars: set[PurePosixPath]
+    """Folders that the tars hold, with pictures or without."""
 
 
-def list_files(folder: Path) -> list[str]:
-    """Paths below `folder` of all files that are not hidden, sorted; linked folders too."""
-    found = []
-    for above, folders, names in os.walk(folder, followlinks=True):
-        inside = PurePosixPath(Path(above).relative_to(folder).as_posix())
-        folders[:] = [name for name in folders if not is_hidden(PurePosixPath(name))]
-        found += [str(inside / name) for name in names if not is_hidden(PurePosixPath(name))]
-    return sorted(found)
+def list_pictures(folder: Path) -> Listing:
+    """What a folder and its tars hold.
 
-
-def read_tar_digests(folder: Path, archive: str) -> Iterator[tuple[str, str]]:
-    """Path, as if unpacked beside the tar, and SHA-256 of every picture in it.
-
-    Raises UserError where it cannot be read to its end.
+    Raises UserError for a link to a folder, for a table of labels that is not where it is read, for
+    two pictures of one path, and for a path that is no UTF-8.
     """
-    above = PurePosixPath(archive).parent
-    try:
-        with tarfile.open(folder / archive, "r|*") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name)
-                file = tar.extractfile(member) if member.isfile() else None
-                if file and not is_hidden(name) and name.name.lower().endswith(SUFFIXES):
-                    yield str(above / name), hashlib.sha256(file.read()).hexdigest()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{folder / archive} cannot be read ({error}); put it there anew") from None
-
-
-def find_pictures(folder: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """The pictures of a folder, and its other files that are neither tars nor LABELS.
-
-    By their paths, sorted, the pictures' digests and tars; the tar of a file of its own is an empty
-    text. Raises UserError for two of one path, and for a path that is no UTF-8.
-    """
-    files = list_files(folder)
-    loose = [path for path in files if path.lower().endswith(SUFFIXES)]
-    tars = [path for path in files if path.lower().endswith(TARS)]
+    found = list_folder(folder)
+    refuse(found, folder, (Kind.LINK,))
+    labels = found.pop(LABELS, None)
+    if labels not in (None, Kind.OTHER):
+        raise UserError(f"{folder / LABELS} is no file that can be read; put the table there")
+    read = (Kind.PICTURE, Kind.TAR)
+    loose, tars = ([path for path, each in found.items() if each is kind] for kind in read)
     with ThreadPoolExecutor() as pool:
         digests = pool.map(sha256, [folder / path for path in loose])
-        found = {path: (digest, "") for path, digest in zip(loose, digests, strict=True)}
+        pictures = {path: (digest, "") for path, digest in zip(loose, digests, strict=True)}
+    others = {path: kind for path, kind in found.items() if kind not in read}
+    listing = Listing(pictures, others, set())
     for tar in tars:
-        for path, digest in read_tar_digests(folder, tar):
-            if path in found:
-                raise UserError(f"{folder / path} is there twice, also in {tar}; remove one")
-            found[path] = (digest, tar)
-    for path in found:
+        add_tar(listing, folder, tar)
+    for path in others:
+        if labels is None and PurePosixPath(path).name.lower() == LABELS:
+            raise UserError(
+                f"{folder / path} is not read as a table of labels; put it into {folder / LABELS}, "
+                "with paths from there, or give it another name"
+            )
+    for path in pictures:
         try:
             path.encode()
         except UnicodeEncodeError:
             raise UserError(f"the name {path!r} in {folder} is not UTF-8; rename it") from None
-    others = [path for path in files if path not in found and path not in tars and path != LABELS]
-    return dict(sorted(found.items())), others
+    return Listing(dict(sorted(pictures.items())), others, listing.in_tars)
 
 
-def places_by_folder(paths: Sequence[str]) -> dict[str, Place]:
-    """Class and part of pictures by the folders they are in. Raises UserError for one in none.
+def add_tar(listing: Listing, folder: Path, tar: str) -> None:
+    """Add what a tar holds.
 
-    The outermost folder is the class, or the part and the next one the class. Folders that hold
-    everything else are passed over, so that an archive can be unpacked as it is.
-    """
-    split = {path: PurePosixPath(path).parts for path in paths}
-    while True:
-        tops = {parts[0] for parts in split.values()}
-        given = {top.lower() for top in tops} <= set(PARTS) and len(tops) > 1
-        if given or len(tops) > 1 or min(map(len, split.values())) < 3:
-            break
-        split = {path: parts[1:] for path, parts in split.items()}
-    depth = 2 if given else 1
-    for path, parts in split.items():
-        if len(parts) <= depth:
-            raise UserError(f"{path} is in no class's folder; put it into one, or take it away")
-    return {
-        path: Place(parts[depth - 1], PARTS[parts[0].lower()] if given else "")
-        for path, parts in split.items()
-    }
-
-
-def places_by_table(table: Path, paths: Mapping[str, object]) -> dict[str, Place]:
-    """Class and part of the pictures that a table lists, whose paths must be among `paths`.
-
-    Raises UserError that names the line for anything else.
+    Raises UserError where it cannot be read to its end, or holds what would be lost.
     """
     try:
-        text = table.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{table} is not UTF-8 ({error}); save it as that") from None
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    columns = set(rows.fieldnames or ())
-    if columns not in ({"path", "label"}, {"path", "label", "part"}):
-        raise UserError(
-            f"{table} has the columns {', '.join(rows.fieldnames or ()) or '(none)'}; "
-            "they must be path,label or path,label,part"
-        )
-    places: dict[str, Place] = {}
-    for row in rows:
-        where, path = f"{table}, line {rows.line_num}", row["path"] or ""
-        if path not in paths:
-            raise UserError(f"{where}: there is no picture {path!r} in {table.parent}")
-        if path in places:
-            raise UserError(f"{where}: {path!r} is listed twice; remove one")
-        if not row["label"]:
-            raise UserError(f"{where}: {path!r} has no label")
-        part = row.get("part", "")
-        if "part" in columns and (part or "").lower() not in PARTS:
-            raise UserError(f"{where}: no part {part!r}; there are: train, val, test")
-        places[path] = Place(row["label"], PARTS[part.lower()] if part else "")
-    if not places:
-        raise UserError(f"{table} lists no picture")
-    return places
+        for member in read_forwards(folder / tar):
+            kind = kind_of_member(member.info, folder / tar)
+            place = PurePosixPath(tar).parent / member.info.name
+            path = str(place)
+            if path in listing.pictures:
+                raise UserError(f"{folder / path} is there twice, also in {tar}; remove one")
+            if kind is Kind.PICTURE:
+                listing.pictures[path] = (hashlib.sha256(member.read()).hexdigest(), tar)
+            elif kind is not Kind.FOLDER:
+                listing.others.setdefault(path, kind)
+            if kind is not Kind.HIDDEN:
+                listing.in_tars.update(place.parents, [place] if kind is Kind.FOLDER else [])
+    except ValueError as error:
+        raise UserError(f"{folder / tar} cannot be read ({error}); put it there anew") from None
 
 
-def tidy_class_names(places: Mapping[str, Place], folder: Path) -> dict[str, Place]:
-    """The places with class names in Unicode's composed form, which some file systems take apart.
+def kind_of_member(info: tarfile.TarInfo, archive: Path) -> Kind:
+    """What a member of a tar is.
 
-    Raises UserError for two that a person, or another file system, would take for one.
+    Raises UserError for a name that leads out of where the tar lies, for a link, and for a picture
+    that is too large.
     """
-    names: dict[str, str] = {}
-    for raw in sorted({place.class_name for place in places.values()}):
-        if not raw.isprintable():
-            raise UserError(f"the class {raw!r} in {folder} cannot be printed; rename it")
-        key = unicodedata.normalize("NFKC", raw).casefold().strip()
-        other = names.setdefault(key, raw)
-        if other != raw:
-            raise UserError(
-                f"the classes {other!r} and {raw!r} in {folder} are one to the eye; rename or join"
-            )
-    return {
-        path: Place(unicodedata.normalize("NFC", place.class_name), place.part)
-        for path, place in places.items()
-    }
-
-
-def check_classes(places: Mapping[str, Place], folder: Path) -> None:
-    """Raise UserError unless there are two classes and each can be both learned and judged."""
-    parts: dict[str, list[str]] = {}
-    for place in places.values():
-        parts.setdefault(place.class_name, []).append(place.part)
-    if len(parts) < 2:
+    name = PurePosixPath(info.name)
+    where = f"{printable(name)} in {archive}"
+    if name.is_absolute() or ".." in name.parts:
+        raise UserError(f"{where} leads out of it; pack it anew by `tar -cf FILE -C FOLDER .`")
+    kind = kind_by_name(str(name))
+    if kind is Kind.HIDDEN:
+        return kind
+    if info.isdir():
+        return Kind.FOLDER
+    if info.issym() or (info.islnk() and kind is not Kind.OTHER):
         raise UserError(
-            f"{folder} has one class, {next(iter(parts))!r}; there must be two at least"
+            f"{where} is a link; pack it anew by `tar --dereference --hard-dereference`"
         )
-    given = {place.part for place in places.values()}
-    if given != {""} and ("train" not in given or len(given) < 2):
-        raise UserError(
-            f"{folder} has {', '.join(sorted(given))} alone; there must be train, and val or test"
-        )
-    for name, own in parts.items():
-        if given == {""} and len(own) < 2:
-            raise UserError(
-                f"class {name!r} in {folder} has one picture, and needs one to learn from and "
-                "another to be judged by; add some or take the class away"
-            )
-        if given != {""} and "train" not in own:
-            raise UserError(f"class {name!r} in {folder} has pictures in {own[0]}, none in train")
+    if not (info.isfile() or info.islnk()):
+        return Kind.SPECIAL
+    if kind is Kind.PICTURE and info.size > LARGEST_PICTURE:
+        raise UserError(f"{where} has {info.size} bytes, a picture at most {LARGEST_PICTURE}")
+    return kind
 
 
-def check_folders(folder: Path, paths: Sequence[str]) -> None:
-    """Raise UserError for a folder, not hidden, in which no file nor one further down is a picture.
+def refuse(
+    others: Mapping[str, Kind],
+    folder: Path,
+    kinds: Collection[Kind] = LOST,
+    pictures: Collection[str] = (),
+) -> None:
+    """Raise UserError for the first of some kinds, with their number.
 
-    Its files or folders may have been meant to be a class.
+    What is converted stands beside the result, one of `pictures`, which has its name but for the
+    ending.
     """
-    full = {above for path in paths for above in PurePosixPath(path).parents}
-    for above, folders, _ in os.walk(folder, followlinks=True):
-        inside = PurePosixPath(Path(above).relative_to(folder).as_posix())
-        folders[:] = sorted(name for name in folders if not is_hidden(PurePosixPath(name)))
-        for name in folders:
-            if inside / name not in full:
-                raise UserError(
-                    f"{folder / inside / name} holds no picture; put some in or take it away"
-                )
+    stems = {PurePosixPath(path).with_suffix("") for path in pictures}
+    for kind in kinds:
+        names = [path for path, each in others.items() if each is kind]
+        if kind is Kind.FOREIGN:
+            names = [path for path in names if PurePosixPath(path).with_suffix("") not in stems]
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise UserError(f"{folder / printable(names[0])}{more} would be left out: {kind.value}")

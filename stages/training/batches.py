@@ -16,7 +16,7 @@ class Batches:
 
     What an epoch draws depends on the seed and the epoch's number alone, so that resumed training
     goes on as if it had not stopped. With `slices` above 1 an epoch is dealt out in so many parts
-    of the same number of batches. `weights`, shape (images,), say how much an image's loss counts.
+    of the same number of batches.
     """
 
     def __init__(
@@ -27,9 +27,7 @@ class Batches:
         batch_size: int,
         seed: int,
         slices: int = 1,
-        weights: NDArray[np.float32] | None = None,
     ) -> None:
-        self.weights = weights
         self.values, self.targets, self.rows = values, targets, rows
         self.seed, self.slices = seed, slices
         self.steps = -(-len(rows) // (batch_size * slices))
@@ -55,12 +53,12 @@ class Batches:
         """Count the batches of a slice; their sizes differ by one image at most."""
         return self.steps
 
-    def __getitem__(self, step: int) -> tuple[NDArray[np.float32], ...]:
-        """Batch number `step`: values (n, ...), targets (n, classes), and weights (n,) if given."""
+    def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Batch number `step`: values (n, ...), and targets (n, classes)."""
         rows, views = self.dealt[step]
         values, targets = self.values[rows, views].astype(np.float32), self.targets[rows]
         release(self.values)
-        return (values, targets) if self.weights is None else (values, targets, self.weights[rows])
+        return values, targets
 
     def stream(self) -> tensorflow.data.Dataset:
         """The batches of a slice as TensorFlow takes them, made ahead of the step that needs them.

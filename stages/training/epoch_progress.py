@@ -14,8 +14,8 @@ class EpochProgress(keras.callbacks.Callback):  # type: ignore[misc]
     Keras's own lines say neither how far an epoch is nor how long the rest will take.
     """
 
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        """Forget another training's bar."""
+    def __init__(self) -> None:
+        super().__init__()
         self.bar: Any = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
@@ -42,6 +42,10 @@ class EpochProgress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Close the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the bar, also after an error: left alone, it would be shown once more after it."""
         if self.bar is not None:
             self.bar.close()
 

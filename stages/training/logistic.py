@@ -36,13 +36,11 @@ def loss_and_gradient(
     rows: Values,
     labels: Labels,
     strength: float,
-    counts: NDArray[np.float32] | None = None,
 ) -> tuple[float, Values]:
     """The mean over rows (n, width) of minus the logarithm of the probability of their labels.
 
     With half the squared weights, over `strength` n, added. `weights` is (width + 1, classes), the
-    offsets, which bear no penalty, last; the gradient is of the same shape. `counts`, shape (n,),
-    say how much each row's loss counts; all the same where there are none.
+    offsets, which bear no penalty, last; the gradient is of the same shape.
     """
     images, own = len(rows), (np.arange(len(rows)), labels)
     kernel, bias = weights[:-1], weights[-1]
@@ -54,11 +52,7 @@ def loss_and_gradient(
     penalty = (kernel**2).sum() / (2 * strength)
     shares /= totals
     shares[own] -= 1
-    if counts is None:
-        loss = (np.log(totals).sum() - own_scores.sum() + penalty) / images
-    else:
-        loss = ((np.log(totals[:, 0]) - own_scores) @ counts + penalty) / images
-        shares *= counts[:, np.newaxis]
+    loss = (np.log(totals).sum() - own_scores.sum() + penalty) / images
     shares /= images
     gradient = np.vstack([rows.T @ shares + kernel / (strength * images), shares.sum(axis=0)])
     return float(loss), gradient
@@ -70,7 +64,6 @@ def minimise(
     strength: float,
     start: Values,
     desc: str,
-    counts: NDArray[np.float32] | None = None,
 ) -> tuple[Values, int]:
     """The weights of the lowest loss by L-BFGS from `start` on, and the number of steps.
 
@@ -80,9 +73,7 @@ def minimise(
     sizes = list[float]()
 
     def objective(flat: Values) -> tuple[float, Values]:
-        loss, gradient = loss_and_gradient(
-            flat.reshape(start.shape), rows, labels, strength, counts
-        )
+        loss, gradient = loss_and_gradient(flat.reshape(start.shape), rows, labels, strength)
         sizes.append(float(np.abs(gradient).max()))
         return loss, gradient.ravel()
 
@@ -118,17 +109,14 @@ def fit_logistic(
     labels: Labels,
     strengths: Sequence[float],
     classes: int,
-    image_weights: NDArray[np.float32] | None = None,
 ) -> list[Weights]:
     """Weights for each of `strengths`, by L-BFGS, each search starting from the one before.
 
     A strength is scikit-learn's C: the loss is half the squared weights plus C times the sum of the
-    rows' losses, each times its image's entry of `image_weights`. A class without a row gets no
-    weights, and an offset that rules it out.
+    rows' losses. A class without a row gets no weights, and an offset that rules it out.
     """
     rows = features.reshape(-1, features.shape[2]).astype(np.float64)
     present, places = np.unique(np.repeat(labels, features.shape[1]), return_inverse=True)
-    counts = None if image_weights is None else np.repeat(image_weights, features.shape[1])
     weights: Values = np.zeros((rows.shape[1] + 1, len(present)))
     found = list[Weights]()
     for number, strength in enumerate(strengths, 1):
@@ -141,9 +129,7 @@ def fit_logistic(
         # Its steps are short: of two threads each waits for the other, and on a busy machine a fit
         # takes ten times as long. One also adds in the same order whatever the number of cores.
         with threadpool_limits(1, "blas"):
-            weights, steps = minimise(
-                rows, places, strength, weights, f"strength {strength:g}", counts
-            )
+            weights, steps = minimise(rows, places, strength, weights, f"strength {strength:g}")
         print(f"{steps} steps in {perf_counter() - start:.1f} s", flush=True)
         kernel = np.zeros((rows.shape[1], classes), np.float32)
         bias = np.full(classes, -100, np.float32)
@@ -162,19 +148,15 @@ def choose_strength(
     judging: tuple[Features, Labels],
     strengths: Sequence[float],
     classes: int,
-    image_weights: tuple[NDArray[np.float32] | None, NDArray[np.float32] | None] = (None, None),
 ) -> float:
-    """The strength whose weights, learned from `choosing`, have the lowest loss on `judging`.
-
-    `image_weights` say how much the images of each count.
-    """
+    """The strength whose weights, learned from `choosing`, have the lowest loss on `judging`."""
     strengths = sorted(strengths)
     if len(strengths) == 1:
         return strengths[0]
     features, labels = judging
     losses = [
-        log_loss(predict_logistic(features, each), labels, image_weights[1])
-        for each in fit_logistic(*choosing, strengths, classes, image_weights[0])
+        log_loss(predict_logistic(features, each), labels)
+        for each in fit_logistic(*choosing, strengths, classes)
     ]
     for strength, loss in zip(strengths, losses, strict=True):
         print(f"strength {strength:g}: loss {loss:.4f} on {len(labels)} images held out")

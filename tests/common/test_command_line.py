@@ -1,15 +1,14 @@
 import argparse
-import json
 import os
-import signal
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from stages.common.command_line import Parser, UserError, number, one_of, run
+from stages.common.command_line import Parser, UserError, number, one_of, run, stage_name
 from tests.tiny_set import ROOT
 
 
@@ -63,29 +62,92 @@ def test_an_interrupted_stage_of_dvc_says_what_is_kept(
     assert ("`dvc repro` goes on from here" in capsys.readouterr().err) == bool(stage)
 
 
-def test_an_interrupt_before_the_run_is_one_line_too() -> None:
-    code = "import stages.common.command_line; raise KeyboardInterrupt"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_STAGE": "head@a"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGINT
-    assert done.stderr == ("interrupted: finished stages are kept, `dvc repro` goes on from here\n")
+def test_a_stage_is_known_by_its_name_wherever_dvc_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "../dvc.yaml:fit@a")
+    assert stage_name() == "fit@a"
 
 
-def test_another_fault_before_the_run_keeps_its_traceback() -> None:
-    command = [sys.executable, "-c", "import stages.common.command_line; 1 / 0"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+def run_into(
+    output: int, code: str, *options: str, stderr: int = subprocess.PIPE
+) -> "subprocess.CompletedProcess[str]":
+    """Run a `main` of this code as a command that writes to `output`."""
+    words = (
+        f"import sys\nfrom stages.common.command_line import *\ndef main(_):\n {code}\nrun(main)"
+    )
+    return subprocess.run(
+        [sys.executable, *options, "-c", words],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
+        stdout=output, stderr=stderr, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """The writing end of a pipe that nobody reads, as after `| head` has ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.mark.parametrize("options", [[], ["-u"]])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print('a')",
+        "print('a', flush=True)",
+        "print('a' * 100_000)",
+        "print('a'); sys.exit(0)",
+    ],
+)
+def test_output_that_nobody_reads_ends_a_run_without_a_word(
+    code: str, options: list[str], unread: int
+) -> None:
+    done = run_into(unread, code, *options)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_help_that_nobody_reads_ends_without_a_word(options: list[str], unread: int) -> None:
+    done = run_into(unread, "Parser('What it does.').parse_args(['--help'])", *options)
+    assert (done.returncode, done.stderr) == (0 if options else 141, "")  # argparse forgives.
+
+
+def test_an_error_is_told_where_nobody_reads_the_output(unread: int) -> None:
+    done = run_into(unread, "print('a'); raise UserError('it cannot be done')")
+    assert (done.returncode, done.stderr) == (1, "error: it cannot be done\n")
+
+
+def test_errors_that_nobody_reads_do_not_change_the_status(unread: int) -> None:
+    code = "print('a', file=sys.stderr); raise UserError('it cannot be done')"
+    assert run_into(unread, code, stderr=subprocess.STDOUT).returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_output_onto_a_full_disk_is_told_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run_into(full.fileno(), "print('a')")
     assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "ZeroDivisionError" in done.stderr
+    assert re.fullmatch(r"error: .*No space left on device.*\n", done.stderr), done.stderr
+
+
+def test_importing_has_no_effect() -> None:
+    """A fault before the run is Python's own to show, as is an interrupt."""
+    code = (
+        "import sys; before = sys.excepthook; import stages.common.command_line; "
+        "sys.exit(sys.excepthook is not before)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
 def start_stage(folder: Path, stage: str) -> "subprocess.Popen[str]":
     """Start what runs as DVC's `stage` until its input ends."""
     code = """
 import sys
-from stages.common.command_line import run
+from stages.common.command_line import run, stage_name
 run(lambda _: print("runs", flush=True) or sys.stdin.read())
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_STAGE": stage}
@@ -116,64 +178,6 @@ def test_a_stage_waits_for_one_whose_dvc_has_gone(tmp_path: Path) -> None:
 def test_run_keeps_the_traceback_of_a_fault() -> None:
     with pytest.raises(ZeroDivisionError):
         run(failing(ZeroDivisionError()))
-
-
-MODULE = """
-import sys
-from stages.common.command_line import UserError, run
-def main(arguments):
-    if arguments:
-        raise UserError("it cannot be done")
-    bytearray(100_000_000)
-run(main)
-"""
-linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
-
-
-def run_module(folder: Path, *arguments: str, stage: str = "", start: str = "") -> int:
-    """Run MODULE, as DVC's `stage` if one is given, after `start`, in `folder`; its exit status."""
-    (folder / "fit.py").write_text(start + MODULE)
-    names = {"DVC_STAGE": stage} if stage else {}
-    kept = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
-    environment = kept | {"PYTHONPATH": str(ROOT)} | names
-    command = [sys.executable, "fit.py", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode
-
-
-def commit(folder: Path) -> str:
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
-    subprocess.run([*git, "init", "--quiet"], cwd=folder, check=True)
-    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "a"], cwd=folder, check=True)
-    command = [*git, "rev-parse", "HEAD"]
-    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-@linux
-def test_a_run_of_dvc_is_noted_with_time_memory_and_commit(tmp_path: Path) -> None:
-    head = commit(tmp_path)
-    large = bytearray(400_000_000)  # Is no part of what the run takes.
-    assert run_module(tmp_path, stage="fit@a-b+c", start="import time; time.sleep(0.5)\n") == 0
-    assert len(large) == 400_000_000
-    use = json.loads((tmp_path / "data/times/fit@a-b+c/fit.json").read_text())
-    assert 0.5 <= use["seconds"] < 60
-    assert 100 <= use["megabytes"] < 300
-    assert len(use["commit"]) >= 7
-    assert head.startswith(use["commit"])
-
-
-@linux
-def test_a_run_is_noted_by_its_name_alone_and_without_a_repository(tmp_path: Path) -> None:
-    assert run_module(tmp_path, stage="../dvc.yaml:fit@a") == 0
-    (path,) = (path for path in tmp_path.rglob("*.json"))
-    assert path == tmp_path / "data/times/fit@a/fit.json"
-    assert json.loads(path.read_text())["commit"] == ""
-
-
-def test_neither_a_failed_run_nor_one_without_dvc_is_noted(tmp_path: Path) -> None:
-    assert run_module(tmp_path, "fail", stage="fit") == 1
-    assert run_module(tmp_path) == 0
-    assert not (tmp_path / "data/times").exists()
 
 
 def parser() -> Parser:

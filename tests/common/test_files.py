@@ -180,6 +180,16 @@ def test_csv_quotes_where_it_must_and_ends_lines_in_a_newline(tmp_path: Path) ->
     assert read_csv(path)[2]["count"] == ""
 
 
+@pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_csv_keeps_breaks_of_lines_in_names(break_: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    write_csv(path, ["name", "count"], [[f"a{break_}b", 1], [break_, 2]])
+    assert read_csv(path) == [
+        {"name": f"a{break_}b", "count": "1"},
+        {"name": break_, "count": "2"},
+    ]
+
+
 def test_a_table_without_rows_keeps_its_header(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     write_csv(path, ["name", "count"], [])

@@ -10,19 +10,20 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.common.command_line import Parser, UserError
-from stages.extraction.extract import (
-    add_engine_option,
-    add_image_options,
+from stages.extraction.extract import extract, extract_set
+from stages.extraction.forward import (
+    BATCH_SIZE,
     compute_here,
-    extract,
-    extract_set,
-    image_side,
+    images_at_once,
+    in_full_batches,
+    load_backbone,
 )
-from stages.extraction.forward import BATCH_SIZE, images_at_once, in_full_batches, load_backbone
 from stages.extraction.kept import Kept
-from stages.networks.backbones import BACKBONES, Backbone, build
+from stages.extraction.options import ExtractionOptions, add_extraction_options
+from stages.networks import demo_backbone
+from stages.networks.backbones import build
 from stages.networks.keras_quiet import keras
-from tests.tiny_set import TINY
+from stages.networks.registry import registry
 
 Pixels = NDArray[np.uint8]
 OPTIONS = {
@@ -33,6 +34,7 @@ OPTIONS = {
     "pooling": ["avg"],
     "views": ["plain", "mirror"],
     "precision": ["auto"],
+    "engine": ["local"],
 }
 
 
@@ -70,7 +72,7 @@ def run(
         seen.extend(wanted)
         return batches(wanted, size)
 
-    extract(compute_here(network, read, kept), np.arange(len(order)), kept, path)
+    extract(compute_here(network, read, kept.lacking_views), np.arange(len(order)), kept, path)
     return seen
 
 
@@ -157,13 +159,13 @@ def test_the_largest_float16_fits(tmp_path: Path) -> None:
     assert np.load(path).item() == 65504
 
 
-def parsed(**changes: list[str]) -> Any:
+def parsed(**changes: list[str]) -> ExtractionOptions:
     parser = Parser(None)
-    add_image_options(parser)
+    add_extraction_options(parser)
     words = []
     for name, values in (OPTIONS | changes).items():
         words += [f"--{name}", *values]
-    return parser.parse_args(words)
+    return ExtractionOptions(**vars(parser.parse_args(words)))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def parsed(**changes: list[str]) -> Any:
     ],
 )
 def test_image_side_is_native_larger_or_a_number(backbone: str, asked: str, side: int) -> None:
-    assert image_side(parsed(backbone=[backbone], image_size=[asked])) == side
+    assert parsed(backbone=[backbone], image_size=[asked]).side == side
 
 
 def test_options_are_read() -> None:
@@ -208,22 +210,20 @@ def test_options_that_there_are_not_are_refused(option: str, value: str, words: 
         parsed(**{option: [value]})
 
 
-def parse_engine(text: str) -> Any:
-    parser = Parser(None)
-    add_engine_option(parser)
-    return parser.parse_args(["--engine", text]).engine
+def parse_engine(text: str) -> str:
+    return parsed(engine=[text]).engine
 
 
 def test_an_engine_that_there_is_not_and_ray_where_it_is_not_installed_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stages.extraction.extract.find_spec", lambda _: None)
+    monkeypatch.setattr("stages.extraction.options.find_spec", lambda _: None)
     assert parse_engine("local") == "local"
     with pytest.raises(UserError, match="no engine 'dask'; there are: local, ray"):
         parse_engine("dask")
     with pytest.raises(UserError, match="ray is not installed; run `make ray`, or set it to local"):
         parse_engine("ray")
-    monkeypatch.setattr("stages.extraction.extract.find_spec", lambda name: name)
+    monkeypatch.setattr("stages.extraction.options.find_spec", lambda name: name)
     assert parse_engine("ray") == "ray"
 
 
@@ -232,19 +232,19 @@ def test_at_least_one_view_is_asked_for() -> None:
         parsed(views=[])
 
 
-def tiny_network(input_tensor: Any, **_: Any) -> keras.Model:
+def tiny_network(images: keras.KerasTensor) -> keras.KerasTensor:
     """A network of layers that Keras names."""
-    values = keras.layers.Conv2D(2, 3)(input_tensor)
-    values = keras.layers.Conv2D(4, 3)(values)
-    (image,) = keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(image, values)
+    values = keras.layers.Conv2D(2, 3)(images)
+    return keras.layers.Conv2D(4, 3)(values)
 
 
 @pytest.fixture
 def tiny_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The weights of a backbone `tiny` that is added to the registry."""
-    module: Any = SimpleNamespace(preprocess_input=lambda image: image)
-    monkeypatch.setitem(BACKBONES, "tiny", Backbone(tiny_network, module, 8, 4, "conv2d_1"))
+    entry = {"library": "demo", "size": 8, "width": 4, "unfreeze": "conv2d_1"}
+    monkeypatch.setitem(registry(), "tiny", entry)
+    monkeypatch.setattr(demo_backbone, "feature_map", tiny_network)
+    monkeypatch.setattr(demo_backbone, "preprocess_input", lambda image: image)
     keras.utils.clear_session()
     policy = keras.config.dtype_policy()
     path = tmp_path / "tiny.weights.h5"
@@ -298,7 +298,7 @@ def test_a_network_is_built_twice_only_where_auto_comes_to_float32_after_all(
         found.append(keras.config.dtype_policy().name)
         return build(name, size)
 
-    monkeypatch.setattr("stages.extraction.extract.build", build_and_note)
+    monkeypatch.setattr("stages.extraction.forward.build", build_and_note)
     monkeypatch.setattr("stages.networks.precision.machine_has_bfloat16", lambda: machine)
     monkeypatch.setattr("stages.networks.precision._is_depthwise", lambda _: depthwise)
     load_backbone("tiny", 8, tiny_weights, asked)
@@ -355,15 +355,14 @@ def test_pictures_come_in_batches_for_all_devices(monkeypatch: pytest.MonkeyPatc
     asked = []
     for name, stand_in in {
         "all_gpus": lambda: SimpleNamespace(num_replicas_in_sync=3),
-        "picture_keys": lambda *_: [],
+        "read_table": lambda _: SimpleNamespace(images=["a.jpg"], digests=["1"]),
         "readable_rows": lambda _: np.arange(1),
-        "Kept": lambda *_: None,
+        "Kept": lambda *_: SimpleNamespace(lacking_views=None),
         "decode_rows": lambda *given: asked.append(given[-1]),
         "compute_here": lambda _network, read, _kept: read,
         "extract": lambda compute, rows, *_: compute(rows),
     }.items():
         monkeypatch.setattr(f"stages.extraction.extract.{name}", stand_in)
-    options = parsed()
-    options.engine = "local"
-    extract_set(None, (1,), "uint8", TINY, options, {}, Path("data/features/tiny/vgg19.npy"))
+    path = Path("data/features/demo/vgg19.npy")
+    extract_set(None, (1,), "uint8", parsed(), {}, path)
     assert asked == [3 * BATCH_SIZE]

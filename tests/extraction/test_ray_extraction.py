@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from stages.common.command_line import UserError
-from stages.extraction.extract import compute_here
-from stages.extraction.forward import in_full_batches
+from stages.extraction.forward import compute_here, in_full_batches
 from stages.extraction.kept import Kept
 from stages.networks.keras_quiet import keras
 from stages.pictures.reading import decode_rows
-from tests.tiny_set import TINY, write_tiny_set
+from tests.tiny_set import ARCHIVE, IMAGES, write_tiny_set
 
 pytest.importorskip("ray", reason="needs `make ray`")
 pytestmark = pytest.mark.slow
@@ -43,12 +42,12 @@ def network() -> Any:
     return keras.Model(image, keras.layers.Conv2D(4, 5, strides=3, activation="relu")(image))
 
 
-def compute(network: Any, archive: Path, kept: Kept) -> dict[str, Any]:
-    """What the cluster computes of every third picture of TINY, by view, in the order of rows."""
+def compute(network: Any, table: Path, kept: Kept) -> dict[str, Any]:
+    """What the cluster computes of every third picture of the tiny set, by view, by row."""
     from stages.extraction.ray_extraction import compute_on_cluster
 
-    rows = np.arange(0, TINY.images, 3)
-    run = compute_on_cluster(network, archive, TINY.image_names, "center", kept)
+    rows = np.arange(0, len(IMAGES), 3)
+    run = compute_on_cluster(network, table, IMAGES, "center", kept)
     batches = list(run(rows))
     found = np.concatenate([positions for positions, _ in batches])
     assert sorted(found) == rows.tolist()
@@ -60,7 +59,7 @@ def compute(network: Any, archive: Path, kept: Kept) -> dict[str, Any]:
 
 
 def new_kept(folder: Path, network: Any) -> Kept:
-    names = TINY.image_names
+    names = IMAGES
     return Kept(folder, names, VIEWS, {}, network.output_shape[1:], "float32")
 
 
@@ -71,30 +70,32 @@ def test_the_values_are_those_of_this_machine_in_the_views_that_are_not_known(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("stages.extraction.ray_extraction.SHARD", 4)
-    write_tiny_set(tmp_path / "raw")
-    archive = tmp_path / "raw" / TINY.archive
+    write_tiny_set(tmp_path / "data/raw/tiny")
+    table = tmp_path / "data/raw/tiny/pictures.csv"
     kept = new_kept(tmp_path / "kept", network)
-    whole = compute(network, archive, kept)
+    whole = compute(network, table, kept)
     assert [*whole] == [*VIEWS]
     assert "Ray: 1 processors and 0 GPUs" in capsys.readouterr().out
     here = compute_here(
         in_full_batches(network),
-        lambda rows: decode_rows(archive, TINY.image_names, rows, SIDE, "center", 32),
-        kept,
+        lambda rows: decode_rows(table, IMAGES, rows, SIDE, "center", 32),
+        kept.lacking_views,
     )
-    for positions, values in here(np.arange(0, TINY.images, 3)):
+    for positions, values in here(np.arange(0, len(IMAGES), 3)):
         for view in VIEWS:
             np.testing.assert_array_equal(whole[view][positions // 3], values[view])
-    kept.mark(np.arange(TINY.images), 0)
-    assert [*compute(network, archive, kept)] == ["mirror"]
+    kept.mark(np.arange(len(IMAGES)), 0)
+    assert [*compute(network, table, kept)] == ["mirror"]
 
 
 def test_what_a_worker_cannot_read_is_the_error_of_the_stage(
     network: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    archive = tmp_path / "gone.tgz"
-    with pytest.raises(UserError, match=r"gone\.tgz cannot be read .*download again$"):
-        compute(network, archive, new_kept(tmp_path / "kept", network))
+    write_tiny_set(tmp_path / "data/raw/tiny")
+    (tmp_path / ARCHIVE).unlink()
+    table = tmp_path / "data/raw/tiny/pictures.csv"
+    with pytest.raises(UserError, match=r"tiny\.tgz cannot be read .*download again$"):
+        compute(network, table, new_kept(tmp_path / "kept", network))
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -107,4 +108,4 @@ def test_an_address_without_a_cluster_is_named(
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr("ray.init", ray._private.worker.init)
     with pytest.raises(UserError, match=f"no Ray cluster .* at RAY_ADDRESS '{address}'"):
-        compute(network, tmp_path / "any.tgz", new_kept(tmp_path / "kept", network))
+        compute(network, tmp_path / "any.csv", new_kept(tmp_path / "kept", network))

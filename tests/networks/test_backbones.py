@@ -8,10 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.common.command_line import UserError
-from stages.networks import demo_backbone
 from stages.networks.backbones import (
-    BACKBONES,
-    SHIPPED_WEIGHTS,
     build,
     cut_before,
     cut_for,
@@ -21,6 +18,7 @@ from stages.networks.backbones import (
     pooling_layer,
 )
 from stages.networks.keras_quiet import keras
+from stages.networks.registry import find_backbone, registry
 
 SIZE = 96
 PREPARING = (keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Normalization)
@@ -67,8 +65,10 @@ needs_keras_hub = pytest.mark.skipif(find_spec("keras_hub") is None, reason="nee
 def params() -> list[Any]:
     """Every backbone's name; those of KerasHub are skipped where it is not installed."""
     return [
-        pytest.param(name, marks=needs_keras_hub if "preset" in backbone.options else ())
-        for name, backbone in BACKBONES.items()
+        pytest.param(
+            name, marks=needs_keras_hub if find_backbone(name).library == "keras_hub" else ()
+        )
+        for name in registry()
     ]
 
 
@@ -77,7 +77,7 @@ def network(request: pytest.FixtureRequest) -> Iterator[keras.Model]:
     """Every backbone with random weights, one after the other."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
-    backbone = BACKBONES[request.param]
+    backbone = find_backbone(request.param)
     yield build(request.param, SIZE if backbone.any_size else backbone.size)
     keras.utils.clear_session()
 
@@ -93,10 +93,10 @@ def random_image(size: int = SIZE) -> NDArray[np.float32]:
 
 
 def test_names_and_width_are_the_registrys(network: keras.Model) -> None:
-    assert network.name in BACKBONES
+    assert network.name in registry()
     assert network.input_shape[1:] in {(SIZE, SIZE, 3), (224, 224, 3)}
     assert len(network.output_shape) == 4
-    assert network.output_shape[-1] == BACKBONES[network.name].width
+    assert network.output_shape[-1] == find_backbone(network.name).width
 
 
 def test_preprocessing_is_part_of_the_network(network: keras.Model) -> None:
@@ -110,7 +110,7 @@ def test_preprocessing_is_part_of_the_network(network: keras.Model) -> None:
 
 def test_cut_below_the_default_layer_parts_the_network(network: keras.Model) -> None:
     position = first_unfrozen(network, "auto")
-    assert network.layers[position].name == BACKBONES[network.name].unfreeze
+    assert network.layers[position].name == find_backbone(network.name).unfreeze
     cut = cut_before(network, position)
     lower, upper = keras.Model(network.input, cut), keras.Model(cut, network.output)
     above = {id(layer) for layer in upper.layers}
@@ -253,12 +253,6 @@ def test_weights_that_do_not_fit_are_named(demo: keras.Model, tmp_path: Path) ->
         with pytest.raises(UserError, match=f"{path.name} does not fit demo_backbone") as caught:
             load_weights(demo, path)
         assert "\n" not in str(caught.value)
-
-
-def test_shipped_weights_are_in_the_repository() -> None:
-    assert set(SHIPPED_WEIGHTS) <= set(BACKBONES)
-    root = Path(demo_backbone.__file__).parents[2]
-    assert all((root / path).is_file() for path in SHIPPED_WEIGHTS.values())
 
 
 def test_a_size_that_the_network_cannot_take_is_named() -> None:

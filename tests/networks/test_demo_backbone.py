@@ -1,11 +1,10 @@
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from stages.networks import demo_backbone as module
-from stages.networks.demo_backbone import DemoBackbone, preprocess_input
+from stages.networks.demo_backbone import feature_map, preprocess_input
 from stages.networks.keras_quiet import keras
 
 WEIGHTS = Path(module.__file__).with_suffix(".weights.h5")
@@ -14,7 +13,7 @@ WEIGHTS = Path(module.__file__).with_suffix(".weights.h5")
 def piped() -> keras.Model:
     """The network as the pipeline builds it."""
     inputs = keras.Input((96, 96, 3), name="image")
-    return DemoBackbone(input_tensor=preprocess_input(inputs))
+    return keras.Model(inputs, feature_map(preprocess_input(inputs)))
 
 
 def test_preprocessing_maps_bytes_to_minus_one_to_one() -> None:
@@ -25,44 +24,24 @@ def test_preprocessing_maps_bytes_to_minus_one_to_one() -> None:
 def test_preprocessing_becomes_part_of_the_network() -> None:
     keras.utils.set_random_seed(0)
     network, images = piped(), np.random.default_rng(0).uniform(0, 255, (2, 96, 96, 3))
-    bare = DemoBackbone()
+    inputs = keras.Input((96, 96, 3))
+    bare = keras.Model(inputs, feature_map(inputs))
     bare.set_weights(network.get_weights())
     assert network.inputs[0].name == "image"
     np.testing.assert_allclose(network(images), bare(images / 127.5 - 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("pooling", [None, "avg", "max"])
-def test_output_has_256_features(pooling: str | None) -> None:
-    network = DemoBackbone(pooling=pooling)
-    assert network.output.shape == ((None, 6, 6, 256) if pooling is None else (None, 256))
-    assert network.name == "demo_backbone"
-
-
-def test_pooling_is_that_of_the_map() -> None:
-    images = np.random.default_rng(0).uniform(-1, 1, (1, 32, 32, 3))
-    networks = [DemoBackbone(input_shape=(32, 32, 3), pooling=one) for one in (None, "avg", "max")]
-    maps, average, largest = (
-        network.predict_on_batch(images)
-        for network in networks
-        if network.set_weights(networks[0].get_weights()) is None
-    )
-    np.testing.assert_allclose(average, maps.mean((1, 2)), atol=1e-5)
-    np.testing.assert_allclose(largest, maps.max((1, 2)), atol=1e-5)
+def test_output_has_256_features() -> None:
+    assert piped().output_shape == (None, 6, 6, 256)
 
 
 @pytest.mark.parametrize("cut", ["stem", "block1_out", "block2_out", "block3_out", "block4_out"])
 def test_network_can_be_cut_at_a_block(cut: str) -> None:
-    network = DemoBackbone()
+    network = piped()
     position = [layer.name for layer in network.layers].index(cut)
     upper = keras.Model(network.get_layer(cut).output, network.output)
     # The input layer stands for everything up to the cut: nothing goes round it.
     assert len(upper.layers) == len(network.layers) - position
-
-
-@pytest.mark.parametrize("options", [{"include_top": True}, {"weights": "imagenet"}])
-def test_what_it_has_not_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="Received"):
-        DemoBackbone(**options)
 
 
 def test_shipped_weights_are_small_and_fit() -> None:

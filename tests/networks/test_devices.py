@@ -1,8 +1,4 @@
-import json
 import os
-import re
-import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stages.common.command_line import UserError
 from stages.common.files import read_csv
 from stages.networks import devices
 from stages.networks.devices import all_gpus, gpus, on_each_device
 from stages.networks.keras_quiet import keras, tensorflow
-from stages.training.distribution import all_machines, machines, share_batch_norm
+from stages.training.distribution import share_batch_norm
 from tests.stages.test_finetune import HISTORY
 from tests.stages.test_head import MODEL
 from tests.tiny_set import ROOT
@@ -103,7 +98,7 @@ def test_several_gpus_are_all_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_training_on_several_devices_is_that_on_one(functions: Path) -> None:
-    """Also where devices have unequal shares, images weigh differently, and batch norm trains."""
+    """Also where devices have unequal shares of a batch, and batch norm trains."""
     found = results(functions / "trainings.npz", "several")
     assert found.pop("copies") == DEVICES
     assert_same(found, results(functions / "trainings.npz", "one"))
@@ -159,12 +154,12 @@ def test_only_rounding_tells_several_devices_from_one(more: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["features", "prefix"])
-def test_stages_extract_the_same_on_several_devices(stages_ran: Path, name: str) -> None:
-    one, several = (
-        (stages_ran / how / f"data/{name}/tiny/demo_backbone.npy").read_bytes()
-        for how in ("one", "several")
-    )
+@pytest.mark.parametrize(
+    "file",
+    ["data/features/tiny/demo_backbone.npy", "data/prefix/tiny/demo_backbone/values.npy"],
+)
+def test_stages_extract_the_same_on_several_devices(stages_ran: Path, file: str) -> None:
+    one, several = ((stages_ran / how / file).read_bytes() for how in ("one", "several"))
     assert one == several
 
 
@@ -182,104 +177,3 @@ def fine_tuned(folder: Path) -> dict[str, NDArray[Any]]:
 @pytest.mark.soak
 def test_the_stage_fine_tunes_on_several_devices_as_on_one(stages_ran: Path) -> None:
     assert_same(fine_tuned(stages_ran / "several"), fine_tuned(stages_ran / "one"))
-
-
-def on_two_machines(folders: list[Path], seeds: tuple[int, int]) -> list[tuple[int, str]]:
-    """Run fine-tuning as two machines in folders of their own; each one's status and stderr."""
-    with socket.socket() as one, socket.socket() as other:
-        for each in (one, other):
-            each.bind(("127.0.0.1", 0))
-        workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]
-    processes = []
-    for index, (folder, seed) in enumerate(zip(folders, seeds, strict=True)):
-        command = [sys.executable, "-m", "tests.virtual_devices", "machine", str(folder), str(seed)]
-        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CONFIG": json.dumps(task)}
-        processes.append(
-            subprocess.Popen(
-                command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, encoding="utf-8"
-            )
-        )
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
-
-
-@pytest.fixture
-def clones(stages_ran: Path, tmp_path: Path) -> list[Path]:
-    """Two copies of the folder in which the stages ran on one device, before it fine-tuned."""
-    folders = [tmp_path / name for name in ("first", "second")]
-    for folder in folders:
-        shutil.copytree(stages_ran / "one", folder)
-        for file in (folder / MODEL).glob("finetuned*"):
-            file.unlink()
-    return folders
-
-
-@pytest.mark.soak
-def test_the_stage_fine_tunes_on_two_machines_as_on_one(
-    stages_ran: Path, clones: list[Path]
-) -> None:
-    ended = on_two_machines(clones, (42, 42))
-    assert [status for status, _ in ended] == [0, 0], ended
-    for _, error in ended:
-        assert "waiting for all 2 machines of TF_CONFIG" in error
-    assert_same(fine_tuned(clones[0]), fine_tuned(stages_ran / "one"))
-    for file in ("finetuned.keras", "finetuned_probabilities.npy"):
-        first, second = ((clone / MODEL / file).read_bytes() for clone in clones)
-        assert first == second
-
-
-@pytest.mark.soak
-def test_machines_that_differ_are_told(clones: list[Path]) -> None:
-    ended = on_two_machines(clones, (42, 43))
-    for status, error in ended:
-        assert status != 0
-        assert "UserError: the machines of TF_CONFIG do not go on from the same state" in error
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("", 1),
-        ("{}", 1),
-        ('{"cluster": {"worker": ["a:1"]}}', 1),
-        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}', 2),
-        (
-            '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]},'
-            ' "task": {"type": "chief", "index": 0}}',
-            3,
-        ),
-    ],
-)
-def test_machines_are_those_of_the_cluster(
-    monkeypatch: pytest.MonkeyPatch, text: str, wanted: int
-) -> None:
-    monkeypatch.setenv("TF_CONFIG", text)
-    assert machines() == wanted
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        '{"cluster": 1}',
-        '{"cluster": {"worker": 1}}',
-        '{"cluster": {"worker": ["a:1", "b:1"]}}',
-        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
-        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}',
-    ],
-)
-def test_a_wrong_cluster_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UserError, match=f"TF_CONFIG is {re.escape(repr(text))}"):
-        machines()
-
-
-def test_without_a_cluster_there_is_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert all_machines() is all_gpus()

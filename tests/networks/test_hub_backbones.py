@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from stages.common.command_line import UserError
 from stages.common.files import read_json
 from stages.networks import hub_backbones as hub
-from stages.networks.backbones import BACKBONES, Backbone, build, cut_for, freeze, load_weights
+from stages.networks.backbones import build, cut_for, freeze, load_weights
 from stages.networks.keras_quiet import keras
-from stages.weights import get_weights
+from stages.networks.pretrained import get_weights
+from stages.networks.registry import find_backbone, registry
 from tests.stages.test_head import images_of
 from tests.tiny_set import ROOT, Stages
 
@@ -37,21 +38,24 @@ LAST_BLOCK = {
     "DINOV2Backbone": "layers_1",
     "CLIPVisionEncoder": "encoder_block_1",
 }
-NEVER_TRAINS = {"DINOV2Backbone": ("embeddings",)}
+NEVER_TRAINS = {"DINOV2Backbone": ["embeddings"]}
 
 
-def small(model: str, preset: str = "small") -> Backbone:
+def small(model: str, preset: str = "small") -> dict[str, Any]:
     """A registry's entry for a network of two blocks, each 8 wide."""
-    return Backbone(
-        hub.VisionTransformer,
-        hub.HALF,
-        SIZE,
-        8,
-        LAST_BLOCK[model],
-        {"model": model, "preset": preset, "settings": SETTINGS[model]},
-        any_size=model == "DINOV2Backbone",
-        never_trains=NEVER_TRAINS.get(model, ()),
-    )
+    return {
+        "library": "keras_hub",
+        "constructor": model,
+        "preset": preset,
+        "options": SETTINGS[model],
+        "mean": [0.5, 0.5, 0.5],
+        "deviation": [0.5, 0.5, 0.5],
+        "size": SIZE,
+        "any_size": model == "DINOV2Backbone",
+        "width": 8,
+        "unfreeze": LAST_BLOCK[model],
+        "never_trains": NEVER_TRAINS.get(model, []),
+    }
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,13 +63,13 @@ def small_registered() -> Iterator[None]:
     """Let the stages know of the small networks, each by its class's name."""
     with pytest.MonkeyPatch.context() as patch:
         for model in SETTINGS:
-            patch.setitem(BACKBONES, model, small(model))
+            patch.setitem(registry(), model, small(model))
         yield
 
 
 def registered() -> list[str]:
     """Names of KerasHub's networks in the registry."""
-    return [name for name, each in BACKBONES.items() if "preset" in each.options]
+    return [name for name in registry() if find_backbone(name).library == "keras_hub"]
 
 
 def pixels(count: int = 2) -> NDArray[np.float32]:
@@ -78,22 +82,22 @@ def pixels(count: int = 2) -> NDArray[np.float32]:
 def test_vit_dinov2_and_clip_are_registered() -> None:
     names = {"vit_base", "dinov2_small", "dinov2_base", "clip_base"}
     assert names <= set(registered())
-    assert {BACKBONES[name].options["model"] for name in names} == set(hub.LAYERS)
+    assert {find_backbone(name).constructor for name in names} == set(hub.LAYERS)
 
 
 def test_without_keras_hub_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras_hub", None)
     for name in registered():
         with pytest.raises(UserError, match=r"needs KerasHub.*`make hub`") as caught:
-            build(name, BACKBONES[name].size)
+            build(name, find_backbone(name).size)
         assert "\n" not in str(caught.value)
-        assert BACKBONES[name].options["preset"] in str(caught.value)
+        assert find_backbone(name).preset in str(caught.value)
 
 
 def test_keras_hub_is_imported_for_its_own_networks_alone() -> None:
     program = (
         "import sys; sys.modules['keras_hub'] = None; "
-        "import stages.training.finetuning, stages.weights; "
+        "import stages.training.fine_tune, stages.networks.pretrained; "
         "from stages.networks.backbones import build; build('demo_backbone', 32)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
@@ -131,7 +135,7 @@ def test_a_preset_gives_keras_hubs_own_class_token(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = published(model, tmp_path)
-    monkeypatch.setitem(BACKBONES, "small", small(model, str(tmp_path)))
+    monkeypatch.setitem(registry(), "small", small(model, str(tmp_path)))
     backbone, source = get_weights("small", "imagenet", 42)
     assert source == {
         "source": "keras_hub",
@@ -150,8 +154,8 @@ def test_a_preset_of_another_network_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published("DINOV2Backbone", tmp_path, num_heads=4)
-    monkeypatch.setitem(BACKBONES, "small", small("DINOV2Backbone", str(tmp_path)))
-    with pytest.raises(UserError, match=r"has num_heads 4, not 2 as stages/common"):
+    monkeypatch.setitem(registry(), "small", small("DINOV2Backbone", str(tmp_path)))
+    with pytest.raises(UserError, match=r"has num_heads 4, not 2 as stages/backbones"):
         get_weights("small", "imagenet", 42)
 
 
@@ -170,7 +174,7 @@ def test_a_preset_that_cannot_be_had_is_named_in_one_line(
         get_weights(name, "imagenet", 42)
     message = str(caught.value)
     assert "\n" not in message
-    preset = BACKBONES[name].options["preset"]
+    preset = find_backbone(name).preset
     for words in (preset, "no route to kaggle.com", "KAGGLEHUB_CACHE", "weights to random"):
         assert words in message
 
@@ -190,9 +194,9 @@ def test_the_presets_are_known_and_have_as_many_weights(name: str, size: int) ->
 
     keras.utils.clear_session()
     presets = keras_hub.models.Backbone.presets
-    wanted = presets[BACKBONES[name].options["preset"]]["metadata"]["params"]
+    wanted = presets[find_backbone(name).preset]["metadata"]["params"]
     assert build(name, size).count_params() == wanted
-    assert BACKBONES["clip_base"].options["preset"] in presets
+    assert find_backbone("clip_base").preset in presets
     keras.utils.clear_session()
 
 
@@ -275,11 +279,11 @@ def test_features_are_the_class_token(hub_ran: HubStages) -> None:
         expected = backbone.predict_on_batch(seen)[:, 0, 0]
         np.testing.assert_allclose(features[:, view], expected, rtol=1e-4, atol=1e-5)
     info = read_json(hub_ran.file("data/features/tiny/{}.json"))
-    assert info["weights"] == {"source": "random", "seed": 42}
+    assert info["weights"] == {"source": "random", "seed": 42, "terms": "random numbers"}
 
 
 def test_the_rest_of_the_network_makes_features_of_the_prefix(hub_ran: HubStages) -> None:
-    prefix = np.load(hub_ran.file("data/prefix/tiny/{}.npy"))
+    prefix = np.load(hub_ran.file("data/prefix/tiny/{}/values.npy"))
     assert prefix.shape == (30, 2, 5, 8)
     backbone = loaded(hub_ran)
     rest = keras.Model(cut_for(backbone, "auto", reads_pixels=False), backbone.output)
@@ -292,7 +296,7 @@ def test_the_rest_of_the_network_makes_features_of_the_prefix(hub_ran: HubStages
 def test_the_model_file_gives_the_probabilities_that_are_scored(
     hub_ran: HubStages, name: str
 ) -> None:
-    expected = np.load(hub_ran.file(f"models/tiny/{{}}/{name}_probabilities.npy"))[0]
+    expected = np.load(hub_ran.file(f"models/tiny/{{}}/{name}_probabilities.npy"))
     found = hub_ran.file_model(name).predict_on_batch(images_of(hub_ran))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -315,7 +319,7 @@ def test_fine_tuning_trains_the_last_block_and_the_norm_after_it(hub_ran: HubSta
         for mine, theirs in zip(*parts, strict=True)
         if any(map(np.any, map(np.subtract, mine.get_weights(), theirs.get_weights())))
     ]
-    names = [layer.name for layer in parts[0] if layer.weights]
+    names = [layer.name for layer in parts if layer.weights]
     assert changed == names[-2:]
     assert changed[0] == LAST_BLOCK[hub_ran.model]
 
@@ -324,7 +328,8 @@ def test_a_second_run_writes_the_same_bytes(hub_ran: HubStages) -> None:
     paths = [
         hub_ran.file(path)
         for path in (
-            "data/weights/{}.weights.h5", "data/features/tiny/{}.npy", "data/prefix/tiny/{}.npy",
+            "data/weights/{}.weights.h5", "data/features/tiny/{}.npy",
+            "data/prefix/tiny/{}/values.npy",
             "models/tiny/{}/head.keras", "models/tiny/{}/finetuned.keras",
         )
     ]  # fmt: skip
@@ -354,6 +359,6 @@ def test_with_all_unfrozen_the_model_file_is_still_the_one_scored(hub_ran: HubSt
     every = str(len(loaded(hub_ran).layers))
     hub_ran.run_prefix(unfreeze=every)
     hub_ran.run_finetune(unfreeze=every, learning_rate=0.01)
-    expected = np.load(hub_ran.file("models/tiny/{}/finetuned_probabilities.npy"))[0]
+    expected = np.load(hub_ran.file("models/tiny/{}/finetuned_probabilities.npy"))
     found = hub_ran.file_model("finetuned").predict_on_batch(images_of(hub_ran))
     np.testing.assert_allclose(found, expected, atol=1e-4)

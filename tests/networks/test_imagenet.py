@@ -33,13 +33,16 @@ def test_names_are_kerass_from_the_mirror(nothing_known: Path) -> None:
     assert (names[0], names[985]) == ("a 0", "a 985")
 
 
-def test_without_the_list_of_names_there_are_numbers(nothing_known: Path) -> None:
+def test_a_list_of_names_that_cannot_be_had_is_one_line(nothing_known: Path) -> None:
     assert not (nothing_known / "imagenet_class_index.json").exists()
-    assert imagenet.class_names()[985] == "class 985"
+    with pytest.raises(UserError, match=r"imagenet_class_index\.json could not be downloa") as it:
+        imagenet.class_names()
+    assert "\n" not in str(it.value)
+    assert str(nothing_known) in str(it.value)
 
 
 def test_a_classifier_that_cannot_be_had_is_one_line(nothing_known: Path) -> None:
     with pytest.raises(UserError, match=r"mobilenet_1_0_224_tf\.h5 could not be downloaded") as it:
-        imagenet.load_classifier("mobilenet")
+        imagenet.download_imagenet_network("mobilenet")
     assert "\n" not in str(it.value)
     assert str(nothing_known) in str(it.value)

@@ -7,10 +7,9 @@ import pytest
 
 from stages.networks import precision
 from stages.networks.keras_quiet import keras, tensorflow
+from stages.networks.options import PRECISIONS
 from stages.networks.precision import (
-    PRECISIONS,
     choose_precision,
-    choose_training_precision,
     keep_slow_layers_in_float32,
     machine_has_bfloat16,
     set_precision,
@@ -118,7 +117,7 @@ def test_training_is_in_bfloat16_wherever_the_machine_has_it(
     monkeypatch: pytest.MonkeyPatch, asked: Any, has: bool, wanted: str
 ) -> None:
     monkeypatch.setattr(precision, "machine_has_bfloat16", lambda: has)
-    assert choose_training_precision(asked) == wanted
+    assert choose_precision(asked) == wanted
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])

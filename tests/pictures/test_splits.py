@@ -1,4 +1,5 @@
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def test_a_split_is_read_in_the_files_order(tmp_path: Path) -> None:
     assert table.labels.tolist() == [1, 0, 16]
     assert table.labels.dtype == np.int64
     assert table.groups.tolist() == [1, 2, 1]
-    assert table.parts.tolist() == [["val", "train", "train"]]
+    assert table.parts.tolist() == ["val", "train", "train"]
 
 
 @pytest.mark.parametrize(
@@ -31,14 +32,14 @@ def test_a_split_is_read_in_the_files_order(tmp_path: Path) -> None:
 )
 def test_test_is_reported_where_there_is_one(parts: list[str], reported: str) -> None:
     none = np.zeros(0, int)
-    assert SplitTable([], none, none, np.array([parts]), []).reported_part == reported
+    assert SplitTable([], none, none, np.array(parts), []).reported_part == reported
 
 
 def with_test() -> SplitTable:
-    """Eight images; the second repeat has its parts in another order."""
+    """Eight images in three parts."""
     parts = ["train", "val", "test", "train", "val", "test", "train", "test"]
     none = np.zeros(8, int)
-    return SplitTable([""] * 8, none, none, np.array([parts, parts[::-1]]), [])
+    return SplitTable([""] * 8, none, none, np.array(parts), [])
 
 
 def without_test(classes: int = 3, train: int = 40, val: int = 10) -> SplitTable:
@@ -49,7 +50,14 @@ def without_test(classes: int = 3, train: int = 40, val: int = 10) -> SplitTable
     for first in range(0, images, train + val):
         groups[first : first + 20] = np.repeat(groups[first : first + 20 : 2], 2)
     parts = np.array((["train"] * train + ["val"] * val) * classes)
-    return SplitTable([""] * images, labels, groups, parts[np.newaxis], [])
+    return SplitTable([""] * images, labels, groups, parts, [])
+
+
+def few_images(train: Sequence[int]) -> SplitTable:
+    """Classes of so many images of train, and one of val each, without duplicates."""
+    labels = np.repeat(np.arange(len(train)), np.array(train) + 1)
+    parts = np.concatenate([["train"] * count + ["val"] for count in train])
+    return SplitTable([""] * len(labels), labels, np.arange(len(labels)), parts, [])
 
 
 def as_lists(rows: Rows) -> list[list[int]]:
@@ -62,22 +70,18 @@ def as_lists(rows: Rows) -> list[list[int]]:
 def test_where_test_is_reported_val_judges_and_may_train_in_the_end(
     refit: bool, final: list[int], shown: list[int]
 ) -> None:
-    rows = choose_rows(with_test(), 0, refit, seed=0)
+    rows = choose_rows(with_test(), refit, seed=0)
     assert as_lists(rows) == [[0, 3, 6], [1, 4], final, shown]
     assert {row.dtype for row in (rows.choosing, rows.judging, rows.final, rows.shown)} == {
         np.dtype(np.int64)
     }
 
 
-def test_each_repeat_has_its_own_parts() -> None:
-    assert as_lists(choose_rows(with_test(), 1, True, seed=0))[:2] == [[1, 4, 7], [3, 6]]
-
-
 @pytest.mark.parametrize("refit", [True, False])
 def test_where_val_is_reported_a_fifth_of_train_judges_and_val_never_trains(refit: bool) -> None:
     table = without_test()
-    rows = choose_rows(table, 0, refit, seed=0)
-    train, val = (np.flatnonzero(table.parts[0] == part).tolist() for part in ("train", "val"))
+    rows = choose_rows(table, refit, seed=0)
+    train, val = (np.flatnonzero(table.parts == part).tolist() for part in ("train", "val"))
     assert rows.final.tolist() == train
     assert rows.shown.tolist() == val
     assert sorted([*rows.choosing, *rows.judging]) == train
@@ -88,33 +92,66 @@ def test_where_val_is_reported_a_fifth_of_train_judges_and_val_never_trains(refi
 @pytest.mark.parametrize("seed", range(5))
 def test_duplicates_do_not_judge_each_other(seed: int) -> None:
     table = without_test()
-    rows = choose_rows(table, 0, False, seed)
+    rows = choose_rows(table, False, seed)
     assert not {*table.groups[rows.choosing]} & {*table.groups[rows.judging]}
     assert {*table.groups[rows.judging]} & {*table.groups[:20]}
 
 
 def test_the_fifth_that_judges_is_drawn_by_the_seed() -> None:
-    first, again, other = (choose_rows(without_test(), 0, True, seed) for seed in (0, 0, 1))
+    first, again, other = (choose_rows(without_test(), True, seed) for seed in (0, 0, 1))
     assert as_lists(first) == as_lists(again)
     assert first.judging.tolist() != other.judging.tolist()
 
 
 @pytest.mark.parametrize("table", [with_test(), without_test()], ids=["test", "val"])
 def test_no_image_that_is_reported_chooses_or_trains(table: SplitTable) -> None:
-    for repeat in range(len(table.parts)):
-        rows = choose_rows(table, repeat, True, seed=0)
-        reported = np.flatnonzero(table.parts[repeat] == table.reported_part)
-        for used in (rows.choosing, rows.judging, rows.final):
-            assert not np.isin(reported, used).any()
+    rows = choose_rows(table, True, seed=0)
+    reported = np.flatnonzero(table.parts == table.reported_part)
+    for used in (rows.choosing, rows.judging, rows.final):
+        assert not np.isin(reported, used).any()
 
 
 def test_labels_of_reported_images_do_not_move_the_fifth() -> None:
     table, other = without_test(), without_test()
-    other.labels[table.parts[0] == "val"] = 0
-    assert as_lists(choose_rows(table, 0, True, 0)) == as_lists(choose_rows(other, 0, True, 0))
+    other.labels[table.parts == "val"] = 0
+    assert as_lists(choose_rows(table, True, 0)) == as_lists(choose_rows(other, True, 0))
 
 
-def test_too_few_images_to_hold_some_out_are_named() -> None:
-    with pytest.raises(UserError, match=r"^12 images of train .*lower split\.fraction$") as caught:
-        choose_rows(without_test(train=4, val=16), 0, True, seed=0)
+@pytest.mark.parametrize("train", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_of_few_images_a_larger_share_judges(train: int, seed: int) -> None:
+    table = few_images([train, train, train])
+    rows = choose_rows(table, True, seed)
+    assert sorted([*rows.choosing, *rows.judging]) == rows.final.tolist()
+    assert set(table.labels[rows.choosing]) == {0, 1, 2}
+    # scikit-learn's slices of few images are one image of a class off at most.
+    assert len(rows.judging) > 0
+    assert np.bincount(table.labels[rows.judging]).max() <= 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_of_one_image_chooses_and_the_other_classes_judge(seed: int) -> None:
+    table = few_images([1, 2, 6])
+    rows = choose_rows(table, True, seed)
+    assert sorted([*rows.choosing, *rows.judging]) == rows.final.tolist()
+    assert set(table.labels[rows.choosing]) == {0, 1, 2}
+    assert len(rows.judging) > 0
+    assert 0 not in table.labels[rows.judging]
+
+
+def test_where_only_duplicates_could_judge_each_other_it_is_named() -> None:
+    table = few_images([2, 2])
+    alike = replace(table, groups=table.labels)
+    with pytest.raises(UserError, match=r"^4 images of train are too few .* not duplicates$"):
+        choose_rows(alike, True, seed=0)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 20])
+def test_too_few_images_to_hold_some_out_are_named_with_what_helps(classes: int) -> None:
+    with pytest.raises(
+        UserError,
+        match=rf"^{classes} images of train are too few to hold some out \(.*\); add pictures, so "
+        r"that a class has two there at least that are not duplicates$",
+    ) as caught:
+        choose_rows(few_images([1] * classes), True, seed=0)
     assert "\n" not in str(caught.value)

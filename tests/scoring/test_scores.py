@@ -15,7 +15,6 @@ from stages.scoring.scores import (
     mcnemar,
     mean_class_accuracy,
     mean_class_interval,
-    mean_scores,
     precision,
     recall,
     reliability,
@@ -224,7 +223,7 @@ def test_a_perfect_classifier() -> None:
     truth = np.array([0, 1, 2, 3, 4, 5, 5])
     assert all_scores(one_hot(truth, 6), truth) == {
         "accuracy": 1,
-        "accuracy_low": wilson_interval(7, 7)[0],
+        "accuracy_low": round(wilson_interval(7, 7)[0], 6),
         "accuracy_high": 1,
         "mean_class_accuracy": 1,
         "mean_class_accuracy_low": 1,
@@ -260,36 +259,12 @@ def test_the_accuracies_lie_within_their_intervals() -> None:
             assert scores[f"{name}_low"] < scores[name] < scores[f"{name}_high"]
 
 
-def test_scores_of_one_repeat_are_plain_numbers_of_six_digits() -> None:
-    shares, truth = next(random_results())
-    exact = all_scores(shares, truth)
-    scores = mean_scores([exact])
-    assert scores == {name: round(score, 6) for name, score in exact.items()}
-    assert all(type(score) is float for score in scores.values())
-
-
-def test_scores_of_repeats_are_means_with_sample_standard_deviations() -> None:
-    """0.5, 0.6 and 1 have the mean 0.7; their squared distances 0.04, 0.01 and 0.09 sum to 0.14."""
-    low = {"accuracy": 0.5, "accuracy_low": 0.3, "mean_class_accuracy": 0.25, "log_loss": 1.0}
-    mid = {"accuracy": 0.6, "accuracy_low": 0.4, "mean_class_accuracy": 0.25, "log_loss": 2.0}
-    high = {"accuracy": 1.0, "accuracy_low": 0.8, "mean_class_accuracy": 0.25, "log_loss": 4.0}
-    assert mean_scores([low, mid, high]) == {
-        "accuracy": 0.7,
-        "accuracy_low": 0.5,
-        "mean_class_accuracy": 0.25,
-        "log_loss": 2.333333,
-        "accuracy_std": round(0.07**0.5, 6),
-        "mean_class_accuracy_std": 0,
-        "repeats": 3,
-    }
-
-
-def test_two_repeats_have_a_standard_deviation() -> None:
-    """It is the distance of 0.2 between them by the square root of 2."""
-    repeats = [{"accuracy": each, "mean_class_accuracy": each} for each in (0.5, 0.7)]
-    scores = mean_scores(repeats)
-    assert scores["accuracy_std"] == scores["mean_class_accuracy_std"] == round(0.2 / 2**0.5, 6)
-    assert scores["repeats"] == 2
+def test_scores_are_plain_numbers_of_six_digits() -> None:
+    for shares, truth in random_results():
+        scores = all_scores(shares, truth)
+        assert scores["log_loss"] == round(log_loss(shares, truth), 6)
+        assert all(type(score) is float for score in scores.values())
+        assert scores == {name: round(score, 6) for name, score in scores.items()}
 
 
 def test_scores_are_those_of_scikit_learn() -> None:

@@ -3,118 +3,94 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from stages.common.command_line import UserError
 from stages.sources import demo_flowers as module
 from stages.sources.demo_flowers import (
+    DEMO_SEED,
     SPECIES,
-    demo_images,
-    draw,
+    Species,
     image_of,
-    species_of,
+    images_of,
     write_demo_set,
 )
-from stages.sources.sets import DEMO_NAMES, SETS, read_labels
+from stages.sources.published import labels_of, read_published_set
 from tests.tiny_set import ROOT
 from tools import train_demo_backbone
+from tools.train_demo_backbone import random_species
 
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+DEMO = read_published_set(ROOT / "data/sets/demo")
 
 
 def test_species_of_the_set_have_its_names_in_order() -> None:
-    assert tuple(one.name for one in SPECIES) == DEMO_NAMES
-
-
-@pytest.mark.parametrize("one", [*SPECIES, *species_of(1, 100)], ids=lambda one: one.name)
-def test_traits_are_among_those_that_can_be_drawn(one: module.Species) -> None:
-    assert one.shape in module.SHAPES
-    assert one.marking in module.MARKINGS
-    assert one.centre in module.CENTRES
-    assert one.pose in module.POSES
-    assert one.growth in module.GROWTHS
-    assert one.leaf in module.LEAVES
-    assert 0 < one.width <= 1
-
-
-def test_random_species_depend_on_the_seed_alone() -> None:
-    assert species_of(3, 4) == species_of(3, 9)[:4]
-    assert species_of(3, 4) != species_of(4, 4)
-
-
-def test_pretraining_species_are_none_of_the_set() -> None:
-    def traits(species: tuple[module.Species, ...]) -> set[module.Species]:
-        return {replace(one, name="") for one in species}
-
-    pretraining = species_of(train_demo_backbone.SEED, train_demo_backbone.SPECIES)
-    assert len(traits(pretraining)) == train_demo_backbone.SPECIES
-    assert not traits(pretraining) & traits(SPECIES)
+    assert [one.name for one in SPECIES] == DEMO.classes
 
 
 @pytest.mark.parametrize("one", SPECIES, ids=lambda one: one.name)
-def test_pictures_are_rgb_bytes_that_follow_the_generator(one: module.Species) -> None:
-    image = draw(one, rng())
-    assert image.shape == (128, 128, 3)
-    assert image.dtype == np.uint8
-    assert image.std() > 10
-    np.testing.assert_array_equal(image, draw(one, rng()))
-    assert (image != draw(one, rng(1))).mean() > 0.5
+def test_pictures_are_jpegs_that_follow_seed_and_number(one: Species) -> None:
+    file = image_of(one, 17, 3)
+    with Image.open(io.BytesIO(file)) as image:
+        assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (128, 128))
+        assert np.asarray(image).std() > 10
+    assert file == image_of(one, 17, 3)
+    assert len({file, image_of(one, 17, 4), image_of(one, 18, 3)}) == 3
 
 
 def test_species_alone_makes_a_difference() -> None:
-    same_scene = [draw(one, rng(5)).tobytes() for one in SPECIES]
-    assert len(set(same_scene)) == len(SPECIES)
+    assert len({image_of(one, 17, 0) for one in SPECIES}) == len(SPECIES)
 
 
-def test_size_can_be_chosen() -> None:
-    assert draw(SPECIES[0], rng(), size=64).shape == (64, 64, 3)
+def pixels(species: Species) -> NDArray[np.float64]:
+    return np.asarray(Image.open(io.BytesIO(image_of(species, 17, 9))), float)
 
 
-@pytest.mark.parametrize("kind", module.MARKINGS[1:])
-def test_every_marking_shows_its_own_colour(kind: str) -> None:
-    white = replace(SPECIES[4], colours=(("#ffffff", "#ffffff"),), marking="plain", mark="#ff0000")
-
-    def redness(species: module.Species) -> float:
-        image = draw(species, rng(9)).astype(float)
-        return float((image[..., 0] - image[..., 1]).mean())
-
-    assert redness(replace(white, marking=kind)) > redness(white) + 0.3
+WHITE = Species("white", 6, "oval", 0.5, [["#ffffff", "#ffffff"]], mark="#ff0000")
 
 
-def test_a_petal_is_where_it_is_placed() -> None:
-    canvas = np.zeros((40, 40, 3), np.float32)
-    module._paint_patch(
-        canvas,
-        module.Patch(
-            origin=np.array([20.0, 35.0]),
-            along=np.array([0.0, -30.0]),
-            across=np.array([8.0, 0.0]),
-            bow=np.zeros(2),
-            shape="oval",
-            base=np.array([1.0, 0.0, 0.0]),
-            tip=np.array([1.0, 0.0, 0.0]),
-            marking="plain",
-            mark=np.zeros(3),
-        ),
+@pytest.mark.parametrize("shape", module.SIDES)
+def test_every_outline_shows_the_colour_of_its_petals(shape: str) -> None:
+    white, red = (
+        pixels(replace(WHITE, shape=shape, colours=[[colour, colour]]))
+        for colour in ("#ffffff", "#ff0000")
     )
-    rows, columns = np.nonzero(canvas[..., 0] > 0.3)
-    assert (rows.min(), rows.max()) == (5, 34)
-    assert (columns.min(), columns.max()) == (12, 28)
-    assert canvas[..., 1:].max() == 0
+    lost = (white - red)[..., 1] > 60
+    assert 0.01 < lost.mean() < 0.6
+    assert not lost[:8, :8].any()
 
 
-def test_pool_draws_the_same_files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IMAGES_OF_A_SPECIES", 2)
-    monkeypatch.setattr(module, "SPECIES", SPECIES[:2])
+@pytest.mark.parametrize("marking", [name for name in module.COATS if name != "plain"])
+def test_every_marking_shows_its_own_colour(marking: str) -> None:
+    difference = pixels(WHITE) - pixels(replace(WHITE, marking=marking))
+    assert difference[..., 1].mean() > difference[..., 0].mean() + 0.3
+
+
+def test_a_centre_and_more_layers_and_flowers_are_drawn() -> None:
+    centre = {"petals": 9, "shape": "oval", "width": 0.5, "size": 0.3, "colours": [["#000000"] * 2]}
+    others = [replace(WHITE, centre=[centre]), replace(WHITE, layers=2), replace(WHITE, flowers=3)]
+    for other in others:
+        assert np.abs(pixels(WHITE) - pixels(other)).mean() > 1
+
+
+def test_pretraining_species_depend_on_their_number_and_are_none_of_the_set() -> None:
+    pretraining = [random_species(number) for number in range(train_demo_backbone.SPECIES)]
+    assert random_species(7) == pretraining[7]
+    traits = [replace(one, name="") for one in (*pretraining, *SPECIES)]
+    assert not [one for number, one in enumerate(traits) if one in traits[:number]]
+    assert train_demo_backbone.SEED != DEMO_SEED
+
+
+def test_pool_draws_the_same_files_in_order() -> None:
     directly = [image_of(SPECIES[number // 2], 17, number) for number in range(4)]
-    assert list(demo_images(17)) == directly
+    assert list(images_of(SPECIES[:2], 2, 17)) == directly
     assert len(set(directly)) == 4
 
 
@@ -127,50 +103,64 @@ def grey_jpegs(count: int) -> list[bytes]:
     return files
 
 
-def test_archive_and_labels_fit_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = grey_jpegs(1360)
-    monkeypatch.setattr(module, "demo_images", lambda: iter(files))
-    write_demo_set(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.tgz", "imagelabels.mat"]
+def test_archive_fits_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, asked = grey_jpegs(1360), []
+
+    def draw_grey(*arguments: object) -> Iterator[bytes]:
+        asked.append(arguments)
+        return iter(files)
+
+    monkeypatch.setattr(module, "images_of", draw_grey)
+    write_demo_set(tmp_path / "demo.tgz", DEMO.images, DEMO.classes)
+    assert asked == [(SPECIES, 80, DEMO_SEED)]
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.tgz"]
     with tarfile.open(tmp_path / "demo.tgz") as archive:
         members = archive.getmembers()
-        assert [member.name for member in members] == SETS["demo"].image_names
+        assert [member.name for member in members] == DEMO.images
         assert {(member.mtime, member.uid, member.gid, member.uname) for member in members} == {
             (0, 0, 0, "")
         }
         content = archive.extractfile(members[1359])
         assert content is not None
         assert content.read() == files[1359]
-    np.testing.assert_array_equal(read_labels(SETS["demo"], tmp_path), np.repeat(range(17), 80))
+    np.testing.assert_array_equal(labels_of(DEMO, tmp_path), np.repeat(range(17), 80))
 
 
-def test_files_have_no_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "demo_images", lambda: iter(grey_jpegs(1360)))
+def test_archive_has_no_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "images_of", lambda *_: iter(grey_jpegs(1360)))
     contents = []
     for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
+        path = tmp_path / name / "demo.tgz"
         monkeypatch.setattr("time.time", lambda name=name: 1e9 if name == "one" else 1.5e9)
         monkeypatch.setattr("time.asctime", lambda *_, name=name: f"day {name}")
-        write_demo_set(folder)
-        contents.append([(folder / file).read_bytes() for file in ("demo.tgz", "imagelabels.mat")])
+        write_demo_set(path, DEMO.images, DEMO.classes)
+        contents.append(path.read_bytes())
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("classes", [DEMO.classes[1:], DEMO.classes[::-1], ["rose"] * 17])
+def test_other_classes_are_refused(tmp_path: Path, classes: list[str]) -> None:
+    with pytest.raises(UserError, match=r"demo\.tgz cannot be drawn of other classes") as caught:
+        write_demo_set(tmp_path / "demo.tgz", DEMO.images[: len(classes)], classes)
+    assert "\n" not in str(caught.value)
+    assert ", ".join(DEMO.classes) in str(caught.value)
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.soak
 def test_whole_set_is_drawn_the_same_twice(tmp_path: Path) -> None:
     contents = []
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write_demo_set(tmp_path / name)
-        contents.append((tmp_path / name / "demo.tgz").read_bytes())
+        path = tmp_path / name / "demo.tgz"
+        write_demo_set(path, DEMO.images, DEMO.classes)
+        contents.append(path.read_bytes())
     assert contents[0] == contents[1]
 
 
 DRAWING = """
-from stages.sources.demo_flowers import demo_images
+from stages.sources.demo_flowers import DEMO_SEED, SPECIES, images_of
 if __name__ == "__main__":
-    for number, _ in enumerate(demo_images()):
+    for number, _ in enumerate(images_of(SPECIES, 80, DEMO_SEED)):
         print(number, flush=True)
 """
 

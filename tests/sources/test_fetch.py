@@ -5,6 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,15 +16,22 @@ import requests
 
 from stages.common.command_line import UserError
 from stages.sources import fetch as module
-from stages.sources import sets
 from stages.sources.fetch import fetch
-from stages.sources.sets import SourceFile
+from stages.sources.published import SourceFile
 from tests.hostile_site import BODY, Handler, Site, after, drip, reset, stall
 
 SHA256 = hashlib.sha256(BODY).hexdigest()
-FILE = SourceFile("file.tgz", "17", "sha256", SHA256)
-SIZED = SourceFile("file.tgz", "17", "sha256", SHA256, len(BODY))
 AT_ONCE = (0.0, 0.0, 0.0, 0.0)
+
+
+def file_at(url: str) -> SourceFile:
+    """BODY as a site publishes it, without its size."""
+    return SourceFile("file.tgz", f"{url}/17/file.tgz", "sha256", SHA256)
+
+
+def sized_at(url: str) -> SourceFile:
+    """The same with its size."""
+    return replace(file_at(url), size=len(BODY))
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def failure(file: SourceFile, partial: Path) -> str:
 
 def test_downloads_the_file(site: Site, partial: Path) -> None:
     site.answers = [site.rest]
-    fetch(SIZED, partial)
+    fetch(sized_at(site.url), partial)
     assert partial.read_bytes() == BODY
     assert site.paths == ["/17/file.tgz"]
     assert site.ranges == [None]
@@ -54,14 +62,16 @@ def test_downloads_the_file(site: Site, partial: Path) -> None:
 def test_a_whole_partial_file_is_not_fetched_again(site: Site, partial: Path) -> None:
     partial.parent.mkdir()
     partial.write_bytes(BODY)
-    fetch(FILE, partial)
+    fetch(file_at(site.url), partial)
     assert site.paths == []
 
 
-@pytest.mark.parametrize("file", [FILE, SIZED], ids=["size unknown", "size known"])
-def test_a_dropped_connection_is_resumed(site: Site, partial: Path, file: SourceFile) -> None:
+@pytest.mark.parametrize("file", [file_at, sized_at], ids=["size unknown", "size known"])
+def test_a_dropped_connection_is_resumed(
+    site: Site, partial: Path, file: Callable[[str], SourceFile]
+) -> None:
     site.answers = [site.answer(cut=100_000), site.rest]
-    fetch(file, partial, AT_ONCE)
+    fetch(file(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
     assert site.ranges == [None, "bytes=100000-"]
     assert site.sent == len(BODY)
@@ -69,9 +79,9 @@ def test_a_dropped_connection_is_resumed(site: Site, partial: Path, file: Source
 
 def test_the_next_run_resumes_what_a_failed_one_has_brought(site: Site, partial: Path) -> None:
     site.answers = [site.answer(cut=100_000), site.answer(b"", 404)]
-    failure(FILE, partial)
+    failure(file_at(site.url), partial)
     site.answers, site.ranges = [site.rest], []
-    fetch(FILE, partial)
+    fetch(file_at(site.url), partial)
     assert site.ranges == ["bytes=100000-"]
     assert partial.read_bytes() == BODY
 
@@ -84,20 +94,20 @@ def test_progress_resets_the_attempts(site: Site, partial: Path) -> None:
         site.answer(rest, 206 if start else 200, cut, Content_Range=where)(handler)
 
     site.answers = [piece]
-    fetch(SIZED, partial, AT_ONCE)
+    fetch(sized_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
     assert len(site.ranges) > len(AT_ONCE) + 1
 
 
 def test_drops_without_progress_end(site: Site, partial: Path) -> None:
     site.answers = [site.answer(cut=100)]
-    assert "broke off" in failure(FILE, partial)
+    assert "broke off" in failure(file_at(site.url), partial)
     assert len(site.ranges) == 1 + len(AT_ONCE)
 
 
 def test_a_server_without_ranges_starts_anew(site: Site, partial: Path) -> None:
     site.answers = [site.answer(cut=100_000), site.answer()]
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
     assert site.ranges == [None, "bytes=100000-"]
 
@@ -110,7 +120,7 @@ def test_a_lying_range_starts_anew(
 ) -> None:
     lie = site.answer(BODY[:-100_000], 206, Content_Range=where)
     site.answers = [site.answer(cut=100_000), lie, site.rest]
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
     assert site.ranges == [None, "bytes=100000-", None]
     assert "does not go on from byte 100000" in capsys.readouterr().out
@@ -119,7 +129,7 @@ def test_a_lying_range_starts_anew(
 def test_a_range_of_a_file_of_another_size_starts_anew(site: Site, partial: Path) -> None:
     lie = site.answer(bytes(5), 206, Content_Range="bytes 100000-100004/100005")
     site.answers = [site.answer(cut=100_000), lie, site.rest]
-    fetch(SIZED, partial, (0.0, 0.0))
+    fetch(sized_at(site.url), partial, (0.0, 0.0))
     assert partial.read_bytes() == BODY
     assert site.ranges == [None, "bytes=100000-", None]
 
@@ -127,7 +137,7 @@ def test_a_range_of_a_file_of_another_size_starts_anew(site: Site, partial: Path
 def test_a_range_with_other_bytes_starts_anew(site: Site, partial: Path) -> None:
     lie = site.answer(bytes(len(BODY) - 100_000), 206, Content_Range="bytes 100000-307199/307200")
     site.answers = [site.answer(cut=100_000), lie, site.rest]
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
     assert site.ranges == [None, "bytes=100000-", None]
 
@@ -136,7 +146,7 @@ def test_a_partial_file_that_is_too_long_starts_anew(site: Site, partial: Path) 
     partial.parent.mkdir()
     partial.write_bytes(BODY + b"more")
     site.answers = [site.answer(b"<html>", 416, Content_Type="text/html"), site.rest]
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
     assert site.ranges == ["bytes=307204-", None]
 
@@ -144,7 +154,7 @@ def test_a_partial_file_that_is_too_long_starts_anew(site: Site, partial: Path) 
 def test_a_wrong_digest_is_tried_once_more_from_the_start(site: Site, partial: Path) -> None:
     other = BODY[::-1]
     site.answers = [site.answer(other)]
-    text = failure(SIZED, partial)
+    text = failure(sized_at(site.url), partial)
     assert f"got sha256 {hashlib.sha256(other).hexdigest()}, expected {SHA256}" in text
     assert site.ranges == [None, None]
     assert not partial.exists()
@@ -152,13 +162,13 @@ def test_a_wrong_digest_is_tried_once_more_from_the_start(site: Site, partial: P
 
 def test_a_wrong_digest_once_is_forgiven(site: Site, partial: Path) -> None:
     site.answers = [site.answer(BODY[::-1]), site.rest]
-    fetch(FILE, partial)
+    fetch(file_at(site.url), partial)
     assert partial.read_bytes() == BODY
 
 
 def test_a_wrong_declared_size_fails_at_once(site: Site, partial: Path) -> None:
     site.answers = [site.answer(BODY + b"more")]
-    assert "has 307204 bytes, expected 307200" in failure(SIZED, partial)
+    assert "has 307204 bytes, expected 307200" in failure(sized_at(site.url), partial)
     assert len(site.ranges) == 1
 
 
@@ -169,27 +179,27 @@ def test_a_short_file_of_undeclared_size_fails(site: Site, partial: Path) -> Non
         handler.wfile.write(BODY[:1000])
 
     site.answers = [short]
-    assert "got 1000 bytes, expected 307200" in failure(SIZED, partial)
+    assert "got 1000 bytes, expected 307200" in failure(sized_at(site.url), partial)
     assert not partial.exists()
 
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal_is_not_tried_again(site: Site, partial: Path, status: int) -> None:
     site.answers = [site.answer(b"gone", status)]
-    assert f"answers {status}" in failure(FILE, partial)
+    assert f"answers {status}" in failure(file_at(site.url), partial)
     assert len(site.ranges) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_busy_server_is_tried_again(site: Site, partial: Path, status: int) -> None:
     site.answers = [site.answer(b"<html>", status, Content_Type="text/html"), site.rest]
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
 
 
 def test_a_server_that_stays_busy_is_given_up(site: Site, partial: Path) -> None:
     site.answers = [site.answer(b"", 500)]
-    assert "answers 500" in failure(FILE, partial)
+    assert "answers 500" in failure(file_at(site.url), partial)
     assert len(site.ranges) == 1 + len(AT_ONCE)
 
 
@@ -201,7 +211,7 @@ def test_pauses_grow(site: Site, partial: Path) -> None:
         site.answer(b"", 500)(handler)
 
     site.answers = [note, note, note, site.rest]
-    fetch(FILE, partial, (0.05, 0.15, 0.3))
+    fetch(file_at(site.url), partial, (0.05, 0.15, 0.3))
     first, second = times[1] - times[0], times[2] - times[1]
     assert first >= 0.05
     assert second >= 0.15
@@ -212,7 +222,7 @@ def test_retry_after_is_honoured(
 ) -> None:
     site.answers = [site.answer(b"", 429, Retry_After="1"), site.rest]
     started = time.monotonic()
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert time.monotonic() - started >= 1
     assert "answers 429 Too Many Requests; trying again in 1 s\n" in capsys.readouterr().out
 
@@ -224,13 +234,13 @@ def test_retry_after_has_a_cap_and_may_be_senseless(
     monkeypatch.setattr(module, "LONGEST_PAUSE", 0.1)
     site.answers = [site.answer(b"", 429, Retry_After=asked), site.rest]
     started = time.monotonic()
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert time.monotonic() - started < 2
 
 
 def test_a_redirect_is_followed(site: Site, partial: Path) -> None:
     site.answers = [site.answer(b"", 302, Location="/elsewhere"), site.rest]
-    fetch(FILE, partial)
+    fetch(file_at(site.url), partial)
     assert partial.read_bytes() == BODY
     assert site.paths == ["/17/file.tgz", "/elsewhere"]
 
@@ -239,14 +249,14 @@ def test_a_redirect_keeps_the_range(site: Site, partial: Path) -> None:
     partial.parent.mkdir()
     partial.write_bytes(BODY[:10])
     site.answers = [site.answer(b"", 301, Location="/elsewhere"), site.rest]
-    fetch(FILE, partial)
+    fetch(file_at(site.url), partial)
     assert site.ranges == ["bytes=10-", "bytes=10-"]
     assert partial.read_bytes() == BODY
 
 
 def test_a_redirect_loop_ends(site: Site, partial: Path) -> None:
     site.answers = [site.answer(b"", 302, Location="/17/file.tgz")]
-    assert "redirects more than 5 times" in failure(FILE, partial)
+    assert "redirects more than 5 times" in failure(file_at(site.url), partial)
     assert len(site.ranges) == 6
 
 
@@ -262,9 +272,8 @@ def test_a_redirect_never_leaves_https(
         return response
 
     asked: list[str] = []
-    monkeypatch.setattr(sets, "BASE_URL", "https://flowers.invalid")
     monkeypatch.setattr(requests, "get", get)
-    assert "which is not https" in failure(FILE, partial)
+    assert "which is not https" in failure(file_at("https://flowers.invalid"), partial)
     assert asked == ["https://flowers.invalid/17/file.tgz"]
 
 
@@ -280,14 +289,15 @@ def test_a_web_page_is_named(site: Site, partial: Path, page: bytes, kind: str) 
     partial.parent.mkdir()
     partial.write_bytes(BODY[:10])
     site.answers = [site.answer(page, Content_Type=kind)]
-    assert "is a web page, not the file" in failure(FILE, partial)
+    assert "is a web page, not the file" in failure(file_at(site.url), partial)
     assert len(site.ranges) == 1
     assert partial.read_bytes() == BODY[:10], "the page must not cost what is there"
 
 
 def test_an_archive_declared_as_gzip_is_stored_as_sent(site: Site, partial: Path) -> None:
     archive = gzip.compress(BODY, mtime=0)
-    file = SourceFile("file.tgz", "17", "sha256", hashlib.sha256(archive).hexdigest(), len(archive))
+    digest = hashlib.sha256(archive).hexdigest()
+    file = replace(file_at(site.url), digest=digest, size=len(archive))
     site.answers = [site.answer(archive, Content_Encoding="gzip")]
     fetch(file, partial)
     assert partial.read_bytes() == archive
@@ -295,7 +305,7 @@ def test_an_archive_declared_as_gzip_is_stored_as_sent(site: Site, partial: Path
 
 def test_an_answer_that_was_compressed_on_the_way_is_refused(site: Site, partial: Path) -> None:
     site.answers = [site.answer(gzip.compress(BODY), Content_Encoding="gzip")]
-    assert "expected" in failure(SIZED, partial)
+    assert "expected" in failure(sized_at(site.url), partial)
     assert not partial.exists()
 
 
@@ -305,11 +315,10 @@ def test_a_refused_connection_is_given_up_soon(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{unused.getsockname()[1]}"
-        monkeypatch.setattr(sets, "BASE_URL", f"http://{host}")
         attempts: list[float] = []
         monkeypatch.setattr("stages.sources.fetch.time.sleep", attempts.append)
         with pytest.raises(UserError) as caught:
-            fetch(FILE, partial)
+            fetch(file_at(f"http://{host}"), partial)
     text = str(caught.value)
     assert text.startswith(
         f"cannot download file.tgz: {host} cannot be reached (Connection refused); "
@@ -320,8 +329,9 @@ def test_a_refused_connection_is_given_up_soon(
 
 def test_an_unknown_host_is_named(partial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWERS_MIRROR", raising=False)
-    monkeypatch.setattr(sets, "BASE_URL", "https://flowers.invalid")
-    assert "flowers.invalid cannot be reached" in failure(FILE, partial)
+    assert "flowers.invalid cannot be reached" in failure(
+        file_at("https://flowers.invalid"), partial
+    )
 
 
 def test_a_silent_server_times_out(
@@ -335,7 +345,7 @@ def test_a_silent_server_times_out(
     monkeypatch.setattr(module, "TIMEOUT", (1, 0.1))
     site.answers = [stay_silent, site.rest]
     started = time.monotonic()
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert time.monotonic() - started < 4
     released.set()
     assert partial.read_bytes() == BODY
@@ -354,7 +364,7 @@ def test_a_slow_drip_is_given_up_and_resumed(site: Site, partial: Path, length: 
     slow = after(site.answer(cut=100_000, Content_Length=length), drip(BODY[100_000:]))
     site.answers = [slow, site.rest]
     started = time.monotonic()
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert time.monotonic() - started < 3
     assert partial.read_bytes() == BODY
     assert int((site.ranges[1] or "")[6:-1]) > 100_000
@@ -372,7 +382,9 @@ def test_a_server_that_only_drips_ends(site: Site, partial: Path) -> None:
 
     site.answers = [few]
     started = time.monotonic()
-    assert "/17/file.tgz sends less than 100000 bytes a second" in failure(FILE, partial)
+    assert "/17/file.tgz sends less than 100000 bytes a second" in failure(
+        file_at(site.url), partial
+    )
     assert time.monotonic() - started < 5
     assert len(site.ranges) == 1 + len(AT_ONCE)
     assert partial.stat().st_size > 5
@@ -385,7 +397,7 @@ def test_a_connection_that_stalls_or_is_reset_is_resumed(
     site: Site, partial: Path, cut: int, then: Callable[[Handler], None]
 ) -> None:
     site.answers = [after(site.answer(cut=cut), then), site.rest]
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
     assert len(site.ranges) == 2
 
@@ -396,13 +408,13 @@ def test_a_connection_that_stalls_or_is_reset_without_an_answer_is_tried_again(
     site: Site, partial: Path, then: Callable[[Handler], None]
 ) -> None:
     site.answers = [then, site.rest]
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
 
 
 def test_a_server_that_always_resets_is_named(site: Site, partial: Path) -> None:
     site.answers = [reset]
-    assert "does not answer (Connection reset by peer)" in failure(FILE, partial)
+    assert "does not answer (Connection reset by peer)" in failure(file_at(site.url), partial)
     assert len(site.ranges) == 1 + len(AT_ONCE)
 
 
@@ -421,7 +433,7 @@ def test_an_answer_in_chunks_is_put_together(site: Site, partial: Path, end: byt
         handler.wfile.write(end)
 
     site.answers = [send, site.answer(b"", 416), site.rest]
-    fetch(FILE, partial, AT_ONCE)
+    fetch(file_at(site.url), partial, AT_ONCE)
     assert partial.read_bytes() == BODY
 
 
@@ -446,14 +458,14 @@ def self_signed(folder: Path) -> Path:
 
 
 def test_a_certificate_that_does_not_verify_is_refused(
-    site: Site, partial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, partial: Path, tmp_path: Path
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(self_signed(tmp_path))
     site.server.socket = context.wrap_socket(site.server.socket, server_side=True)
     site.answers = [site.rest]
-    monkeypatch.setattr(sets, "BASE_URL", site.url.replace("http:", "https:"))
-    assert "certificate of 127.0.0.1:" in failure(FILE, partial)
+    file = file_at(site.url.replace("http:", "https:"))
+    assert "certificate of 127.0.0.1:" in failure(file, partial)
     assert site.ranges == []
     assert not partial.exists()
 
@@ -471,7 +483,8 @@ def test_a_bad_certificate_is_not_tried_again(
     asked: list[str] = []
     monkeypatch.delenv("FLOWERS_MIRROR", raising=False)
     monkeypatch.setattr(requests, "get", get)
-    assert "certificate of www.robots.ox.ac.uk is not trusted" in failure(FILE, partial)
+    file = file_at("https://www.robots.ox.ac.uk")
+    assert "certificate of www.robots.ox.ac.uk is not trusted" in failure(file, partial)
     assert len(asked) == 1
 
 
@@ -481,4 +494,4 @@ def test_the_remedy_names_the_mirror_that_lacks_the_file(
     monkeypatch.setenv("FLOWERS_MIRROR", "some/mirror")
     site.answers = [site.answer(b"", 404)]
     with pytest.raises(UserError, match="FLOWERS_MIRROR=some/mirror, which lacks it"):
-        fetch(FILE, partial, AT_ONCE)
+        fetch(file_at(site.url), partial, AT_ONCE)

@@ -83,7 +83,8 @@ def test_a_mirror_without_sums(mirror: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(b"\xff\xfe", "cannot be read"), (b"a.mat\n", "no digest and name")]
+    ("text", "words"),
+    [(b"\xff\xfe", "cannot be read"), (b"a.mat\n", "is not listed in SHA256SUMS")],
 )
 def test_senseless_sums(mirror: Path, text: bytes, words: str) -> None:
     (mirror / "SHA256SUMS").write_bytes(text)
@@ -101,3 +102,12 @@ def test_an_unlisted_file(mirror: Path) -> None:
     (mirror / "b.mat").write_bytes(b"b")
     with pytest.raises(UserError, match=r"b\.mat is not listed in SHA256SUMS"):
         find_in_mirror("b.mat")
+
+
+@pytest.mark.parametrize("name", ["a\u2028b.mat", "a\x85b.mat", "a\x0cb.mat", "a  b.mat"])
+def test_names_that_hold_breaks_of_lines(mirror: Path, name: str) -> None:
+    (mirror / name).write_bytes(b"b")
+    with (mirror / "SHA256SUMS").open("a", encoding="utf-8") as sums:
+        sums.write(f"{hashlib.sha256(b'b').hexdigest()} *{name}\n")
+    assert find_in_mirror("a.mat") == mirror / "a.mat"
+    assert find_in_mirror(name) == mirror / name

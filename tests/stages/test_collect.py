@@ -15,7 +15,7 @@ from stages.collect import main
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
 from stages.pictures.reading import decode_all, read_members
-from stages.sources.sets import find_set, read_labels
+from stages.pictures.table import read_table
 
 Make = Callable[..., Path]
 
@@ -30,11 +30,11 @@ def picture(number: int, kind: str = "JPEG", size: tuple[int, int] = (40, 30)) -
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Fills data/own/roses with files, by their paths; pictures where no content is given."""
+    """Fills data/sets/roses with files, by their paths; pictures where no content is given."""
     monkeypatch.chdir(tmp_path)
 
     def fill(*paths: str, **contents: bytes) -> Path:
-        folder = Path("data/own/roses")
+        folder = Path("data/sets/roses")
         folder.mkdir(parents=True, exist_ok=True)
         for number, path in enumerate(paths):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def collected() -> dict[str, tuple[str, str]]:
     """Class and part of each picture."""
     main(["--set", "roses"])
     rows = read_csv(Path("data/raw/roses/pictures.csv"))
-    return {row["image"]: (row["class"], row["part"]) for row in rows}
+    return {row["image"]: (row["class"], row.get("official", "")) for row in rows}
 
 
 def write_tar(path: Path, members: Mapping[str, bytes], mode: str = "w:gz") -> None:
@@ -69,10 +69,11 @@ def test_a_folder_a_class(make: Make, capsys: pytest.CaptureFixture[str]) -> Non
     }  # fmt: skip
     said = capsys.readouterr().out
     assert "roses: 4 pictures of 2 classes" in said
-    assert "left out, as no picture by name or not in labels.csv: 1 files: white/notes.txt" in said
-    found = find_set("roses")
-    assert found.class_names == ("red", "white")
-    assert read_labels(found, Path("data/raw/roses")).tolist() == [0, 0, 1, 1]
+    assert "left out, no pictures by their names: 1: white/notes.txt\n" in said
+    found = read_table("roses")
+    assert found.class_names == ["red", "white"]
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert found.splits == {}
 
 
 def test_tensorflows_flower_photos_work_as_they_are(make: Make) -> None:
@@ -85,13 +86,13 @@ def test_their_archive_gives_the_same_set(make: Make) -> None:
     folder = make("flower_photos/daisy/1.jpg", "flower_photos/daisy/2.jpg", "flower_photos/t/1.jpg",
                   "flower_photos/t/2.jpg")  # fmt: skip
     loose = collected()
-    found = find_set("roses")
-    before = dict(read_members(Path("data/raw/roses/pictures.csv"), found.image_names))
+    names = read_table("roses").images
+    before = dict(read_members(Path("data/raw/roses/pictures.csv"), names))
     members = {f"./{path}": (folder / path).read_bytes() for path in loose}
     shutil.rmtree(folder)
     write_tar(folder / "flower_photos.tgz", members | {"./flower_photos/LICENSE.txt": b"CC-BY"})
     assert collected() == loose
-    after = dict(read_members(Path("data/raw/roses/pictures.csv"), found.image_names))
+    after = dict(read_members(Path("data/raw/roses/pictures.csv"), names))
     assert after == before
 
 
@@ -143,11 +144,14 @@ def test_pictures_of_every_kind_and_size_are_read(make: Make) -> None:
     assert batch[1].shape == (4, 16, 16, 3)
 
 
-def test_linked_folders_are_followed(make: Make, tmp_path: Path) -> None:
-    folder = make("red/1.jpg", "red/2.jpg")
-    shutil.copytree(folder / "red", tmp_path / "elsewhere")
-    (folder / "white").symlink_to(tmp_path / "elsewhere")
-    assert "white/1.jpg" in collected()
+def test_links_to_files_are_read_and_the_sets_folder_may_be_a_link(
+    make: Make, tmp_path: Path
+) -> None:
+    folder = make("red/1.jpg", "red/2.jpg", "white/1.jpg")
+    (folder / "white/2.jpg").symlink_to((folder / "red/2.jpg").absolute())
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert collected()["white/2.jpg"] == ("white", "")
 
 
 @pytest.mark.parametrize(
@@ -155,13 +159,10 @@ def test_linked_folders_are_followed(make: Make, tmp_path: Path) -> None:
     [
         ([], "roses holds no picture; put them there, a folder a class"),
         (["red/1.jpg", "red/2.jpg"], "has one class, 'red'; there must be two"),
-        (["red/1.jpg", "red/2.jpg", "white/3.jpg"], "class 'white' in data/own/roses has one pict"),
-        (["red/1.jpg", "red/2.jpg", "white/a.txt"], "data/own/roses/white holds no picture"),
+        (["red/1.jpg", "red/2.jpg", "white/a.txt"], "data/sets/roses/white holds no picture"),
         (["red/1.jpg", "white/2.jpg", "3.jpg"], "3.jpg is in no class's folder"),
-        (["Red/1.jpg", "red/2.jpg"], "the classes 'Red' and 'red' in data/own/roses are one"),
-        (["r\x07d/1.jpg", "white/2.jpg"], "the class 'r\\x07d' in data/own/roses cannot be p"),
-        (["val/red/1.jpg", "test/red/2.jpg", "test/b/3.jpg"], "has test, val alone; there must be"),
-        (["train/a/1.jpg", "train/b/1.jpg", "val/c/2.jpg"], "class 'c' in data/own/roses has pict"),
+        (["Red/1.jpg", "red/2.jpg"], "the classes 'Red' and 'red' in data/sets/roses are one"),
+        (["r\x07d/1.jpg", "white/2.jpg"], "the class 'r\\x07d' in data/sets/roses cannot be p"),
         (["train/a/1.jpg", "test/2.jpg"], "test/2.jpg is in no class's folder"),
     ],
 )  # fmt: skip
@@ -184,7 +185,7 @@ def test_what_is_no_set_is_refused(make: Make, paths: list[str], words: str) -> 
         ("path,label\n1.jpg,red\n1.jpg,red\n", "line 3: '1.jpg' is listed twice"),
         ("path,label\n1.jpg,\n", "line 2: '1.jpg' has no label"),
         ("path,label\n1.jpg\n", "line 2: '1.jpg' has no label"),
-        ("path,label,part\n1.jpg,red,dev\n", "line 2: no part 'dev'; there are: train, val, test"),
+        ("path,label,part\n1.jpg,red,mine\n", "line 2: no part 'mine'; there are: train, val, "),
     ],
 )
 def test_a_wrong_table_is_refused_with_the_line(make: Make, table: str, words: str) -> None:
@@ -194,15 +195,22 @@ def test_a_wrong_table_is_refused_with_the_line(make: Make, table: str, words: s
     assert words in str(caught.value)
 
 
-def test_names_that_cannot_be_a_sets_are_refused(make: Make) -> None:
+@pytest.mark.parametrize("name", ["a b", "../roses", "-x", ".hidden", ""])
+def test_names_that_cannot_be_a_sets_are_refused(make: Make, name: str) -> None:
     make("red/1.jpg")
-    for name, words in (
-        ("flowers17", "published set"),
-        ("a b", "not of letters"),
-        ("x", "no fold"),
+    with pytest.raises(UserError, match=r"^sets: .* is not of letters, digits and _ \. - alone; "):
+        main([f"--set={name}"])
+
+
+def test_a_set_without_a_folder_is_named_with_those_that_there_are(make: Make) -> None:
+    folder = make("red/1.jpg")
+    folder.with_name("tulips").mkdir()
+    folder.with_name("roses.dvc").touch()
+    with pytest.raises(
+        UserError, match=r"^sets: there is no folder data/sets/x; there are: roses, tulips; put "
     ):
-        with pytest.raises(UserError, match=words):
-            main(["--set", name])
+        main(["--set", "x"])
+    assert not Path("data/raw").exists()
 
 
 def test_a_picture_in_a_tar_and_beside_it_is_refused(make: Make) -> None:
@@ -216,7 +224,7 @@ def test_a_broken_tar_is_named(make: Make) -> None:
     folder = make("red/1.jpg", "white/1.jpg")
     write_tar(folder / "more.tgz", {"red/2.jpg": picture(1)})
     (folder / "more.tgz").write_bytes((folder / "more.tgz").read_bytes()[:200])
-    with pytest.raises(UserError, match=r"data/own/roses/more\.tgz cannot be read"):
+    with pytest.raises(UserError, match=r"data/sets/roses/more\.tgz cannot be read"):
         collected()
 
 
@@ -230,10 +238,12 @@ def test_a_picture_that_changed_or_went_since_is_named(make: Make) -> None:
     folder = make("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
     names, table = [*collected()], Path("data/raw/roses/pictures.csv")
     (folder / "a/2.jpg").write_bytes(picture(9))
-    with pytest.raises(UserError, match=r"data/own/roses/a/2\.jpg has changed since it was listed"):
+    with pytest.raises(
+        UserError, match=r"data/sets/roses/a/2\.jpg has changed since it was listed"
+    ):
         list(read_members(table, names))
     (folder / "a/2.jpg").unlink()
-    with pytest.raises(UserError, match=r"data/own/roses/a/2\.jpg is gone since it was listed"):
+    with pytest.raises(UserError, match=r"data/sets/roses/a/2\.jpg is gone since it was listed"):
         list(read_members(table, names))
     with pytest.raises(UserError, match=r"lists no c\.jpg"):
         list(read_members(table, ["c.jpg"]))
@@ -242,7 +252,7 @@ def test_a_picture_that_changed_or_went_since_is_named(make: Make) -> None:
 def test_what_is_no_picture_is_named_where_it_lies(make: Make) -> None:
     make("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", **{"b/1_jpg": b"no picture"})
     names = [*collected()]
-    with pytest.raises(UserError, match=r"^data/own/roses/b/1\.jpg is not a readable picture"):
+    with pytest.raises(UserError, match=r"^data/sets/roses/b/1\.jpg is not a readable picture"):
         list(decode_all(Path("data/raw/roses/pictures.csv"), names, 8, "center", 4))
 
 

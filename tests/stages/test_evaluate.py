@@ -6,39 +6,10 @@ import numpy as np
 import pytest
 
 from stages.common.files import read_csv, read_json, write_csv
-from stages.evaluate import class_rows, prediction_rows, reliability_rows
-from stages.pictures.splits import part_columns
 from stages.scoring.scores import wilson_interval
 from tests.tiny_set import ROOT, Stages
 
 METRICS = "metrics/tiny/demo_backbone.json"
-
-
-def test_prediction_rows() -> None:
-    probabilities = np.array([[0.7, 0.3], [0.9, 0.1]], np.float32)
-    rows = prediction_rows(["a.jpg", "b.jpg"], np.array([0, 1]), probabilities, ["x", "y"])
-    assert rows == [
-        ["a.jpg", "x", "x", "0.700000", "0.700000"],
-        ["b.jpg", "y", "x", "0.900000", "0.100000"],
-    ]
-
-
-def test_class_rows_leave_empty_what_is_undefined() -> None:
-    truth = np.array([0, 0, 1])
-    rows = class_rows(truth, [np.array([0, 1, 1]), np.array([0, 0, 0])], ["x", "y", "z"])
-    assert rows == [
-        ["x", 2, "0.500000", "1.000000", "1.000000", "0.666667"],
-        ["y", 1, "1.000000", "0.500000", "0.000000", ""],
-        ["z", 0, "", "", "", ""],
-    ]
-
-
-def test_reliability_rows_have_the_bins_that_hold_an_image() -> None:
-    probabilities = np.array([[0.7, 0.3], [0.72, 0.28], [0.05, 0.95]], np.float32)
-    assert reliability_rows(probabilities, np.array([0, 1, 1])) == [
-        ["0.710000", "0.500000", "2"],
-        ["0.950000", "1.000000", "1"],
-    ]
 
 
 def test_the_table_of_reliability_is_of_every_image(ran: Stages) -> None:
@@ -68,21 +39,18 @@ def test_the_metrics_file(ran: Stages) -> None:
         assert (scores["image_source"], scores["weights"]) == ("generated", "random")
 
 
-def write_parts(stages: Stages, *repeats: Sequence[str]) -> None:
-    """Put other parts, for each repeat those of the 30 images, into the split's table."""
+def write_parts(stages: Stages, parts: Sequence[str]) -> None:
+    """Put other parts of the 30 images into the split's table."""
     path = stages.folder / "data/splits/tiny.csv"
-    columns = ["image", "label", "class", "group"]
-    rows = [[row[column] for column in columns] for row in read_csv(path)]
-    table = [[*row, *parts] for row, parts in zip(rows, zip(*repeats, strict=True), strict=True)]
-    write_csv(path, columns + part_columns(len(repeats)), table)
+    rows = [{**row, "part": part} for row, part in zip(read_csv(path), parts, strict=True)]
+    write_csv(path, list(rows[0]), [[*row.values()] for row in rows])
 
 
-def write_probabilities(stages: Stages, name: str, *wrong: Collection[int]) -> None:
-    """Let a model have all images right but for those `wrong` in each repeat."""
-    labels = np.arange(30) % 3
-    predicted = [(labels + np.isin(np.arange(30), list(each))) % 3 for each in wrong]
+def write_probabilities(stages: Stages, name: str, wrong: Collection[int]) -> None:
+    """Let a model have all images right but for those `wrong`."""
+    predicted = (np.arange(30) % 3 + np.isin(np.arange(30), list(wrong))) % 3
     path = stages.folder / f"models/tiny/demo_backbone/{name}_probabilities.npy"
-    np.save(path, np.eye(3, dtype=np.float32)[np.array(predicted)])
+    np.save(path, np.eye(3, dtype=np.float32)[predicted])
 
 
 def test_only_the_reported_part_is_scored(stages: Stages) -> None:
@@ -98,23 +66,6 @@ def test_only_the_reported_part_is_scored(stages: Stages) -> None:
     assert (scores["accuracy_low"], scores["accuracy_high"]) == (round(low, 6), round(high, 6))
 
 
-def test_repeats_are_scored_each_on_its_own_part(stages: Stages) -> None:
-    """Repeat 1 scores images 20 to 29 and has 9 right, repeat 2 images 0 to 3 and has 2 right."""
-    write_parts(stages, ["train"] * 20 + ["val"] * 10, ["val"] * 4 + ["train"] * 26)
-    write_probabilities(stages, "head", {0, 29}, {1, 2, 29})
-    write_probabilities(stages, "finetuned", (), ())
-    stages.run_evaluate()
-    scores = read_json(stages.folder / METRICS)["head"]
-    assert scores["accuracy"] == pytest.approx((0.9 + 0.5) / 2)
-    assert scores["accuracy_std"] == pytest.approx(0.4 / 2**0.5, abs=1e-6)
-    bounds = (wilson_interval(9, 10)[0] + wilson_interval(2, 4)[0]) / 2
-    assert scores["accuracy_low"] == pytest.approx(bounds, abs=1e-6)
-    assert (scores["images"], scores["repeats"]) == (10, 2)
-    assert read_json(stages.folder / METRICS)["comparison"]["gain"] == 0.1
-    rows = read_csv(stages.folder / "metrics/predictions/tiny-demo_backbone-head.csv")
-    assert [row["image"] for row in rows] == [f"jpg/image_{n:04}.jpg" for n in range(21, 31)]
-
-
 def test_the_comparison_by_hand(stages: Stages) -> None:
     """Of ten images the head alone has one right, the fine-tuned model three.
 
@@ -127,15 +78,6 @@ def test_the_comparison_by_hand(stages: Stages) -> None:
     assert read_json(stages.folder / METRICS)["comparison"] == {
         "gain": 0.2, "only_head_right": 1, "only_finetuned_right": 3, "p_value": 0.625,
     }  # fmt: skip
-
-
-def test_a_head_alone_is_scored(stages: Stages) -> None:
-    (stages.folder / "models/tiny/demo_backbone/finetuned_probabilities.npy").unlink()
-    before = read_json(stages.folder / METRICS)
-    stages.run_evaluate()
-    assert read_json(stages.folder / METRICS) == {"head": before["head"]}
-    columns = read_csv(stages.folder / "metrics/classes/tiny-demo_backbone.csv")[0]
-    assert list(columns) == ["class", "images", "head_recall", "head_precision"]
 
 
 def test_a_second_run_gives_the_same_bytes(stages: Stages) -> None:

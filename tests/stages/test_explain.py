@@ -3,9 +3,10 @@ import pytest
 from PIL import Image
 
 from stages.common.files import read_csv, read_json, write_csv
-from stages.evaluate import PREDICTION_COLUMNS
-from stages.explain import class_maps, coloured_where, has_places
+from stages.explain import coloured_where
+from stages.networks.grad_cam import class_maps, has_places
 from stages.networks.keras_quiet import keras
+from stages.scoring.tables import PREDICTION_COLUMNS
 from tests.tiny_set import Stages
 
 FOLDER = "metrics/explain/tiny-demo_backbone"

@@ -6,7 +6,7 @@ from stages.common.files import read_json
 from stages.networks.backbones import build, load_weights
 from stages.pictures.decoding import decode
 from stages.pictures.reading import read_members
-from tests.tiny_set import TINY, Stages
+from tests.tiny_set import IMAGES, Stages
 
 
 def test_a_row_holds_the_pooled_features_of_its_image_in_each_view(ran: Stages) -> None:
@@ -16,7 +16,7 @@ def test_a_row_holds_the_pooled_features_of_its_image_in_each_view(ran: Stages) 
     assert features.dtype == np.float32
     backbone = build("demo_backbone", 32)
     load_weights(backbone, data / "weights/demo_backbone.weights.h5")
-    members = dict(read_members(raw / TINY.archive, TINY.image_names))
+    members = dict(read_members(raw / "pictures.csv", IMAGES))
     for position in (0, 29):
         image = decode(members[position], 32, "center")
         for view, pixels in enumerate((image, image[:, ::-1])):
@@ -30,7 +30,7 @@ def test_what_was_done_stands_beside_the_features(ran: Stages) -> None:
         "image_size": 32, "crop": "center", "views": ["plain", "mirror"], "pooling": "avg",
         "precision": "float32", "width": 256,
     }  # fmt: skip
-    assert info["weights"] == {"source": "random", "seed": 42}
+    assert info["weights"] == {"source": "random", "seed": 42, "terms": "random numbers"}
     assert info["images"]["source"] == "generated"
 
 

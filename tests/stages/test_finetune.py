@@ -1,3 +1,4 @@
+import itertools
 import re
 from typing import Any
 
@@ -5,15 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stages import finetune
 from stages.common import command_line
 from stages.common.command_line import UserError
 from stages.common.files import read_csv
 from stages.networks.augmentation import ColorJitter
 from stages.networks.keras_quiet import keras
-from stages.training import finetuning
+from stages.training import calibration, fine_tune
 from stages.training.checkpoints import Checkpoints
 from stages.training.fit import fit
 from stages.training.recipe import Recipe
+from stages.training.upper_layers import take_apart
 from tests.stages.test_head import LOGISTIC, MODEL, scores_are_the_models
 from tests.tiny_set import Stages
 
@@ -72,8 +75,8 @@ def test_without_fine_tuning_the_head_is_passed_through(
 
 def test_training_goes_on_from_the_head(stages: Stages) -> None:
     stages.run_finetune(epochs=1, learning_rate=1e-9)
-    head = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
-    finetuned = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")[0]
+    head = np.load(stages.folder / MODEL / "head_probabilities.npy")
+    finetuned = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")
     np.testing.assert_allclose(finetuned, head, atol=1e-3)
 
 
@@ -81,7 +84,7 @@ def test_training_goes_on_from_the_head(stages: Stages) -> None:
     ("changes", "killed_after"),
     [
         ({}, 1),
-        pytest.param({"early_stopping": 3}, 3, marks=pytest.mark.soak),
+        pytest.param({"calibrate": True}, 3, marks=pytest.mark.soak),
         pytest.param({"augment": "crop", "color_jitter": 0.5}, 1, marks=pytest.mark.soak),
     ],
     ids=["plain", "in the final training", "augmented"],
@@ -113,12 +116,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     capsys.readouterr()
     stages.run_finetune(**changes)
     output = capsys.readouterr().out
-    # Of the final training the first epoch was done, and all of the choice before it.
+    # Of the final training the first epoch was done, and all of the temperature's before it.
     assert "epoch 1/" not in output
     assert output.count("epoch 2/2: ") == 1
     assert (stages.folder / MODEL / "finetuned.keras").read_bytes() == undisturbed
     assert (stages.folder / HISTORY).read_bytes() == history
-    assert not [*(stages.folder / "data/checkpoints").rglob("repeat_*")]
+    assert not [*(stages.folder / "data/checkpoints").rglob("*.npz")]
 
 
 def test_what_ended_after_its_dvc_is_not_trained_again(
@@ -133,7 +136,7 @@ def test_what_ended_after_its_dvc_is_not_trained_again(
     stages.run_finetune()
     assert "epoch" not in capsys.readouterr().out
     assert (stages.folder / MODEL / "finetuned.keras").read_bytes() == first
-    assert not [*(stages.folder / "data/checkpoints").rglob("repeat_*")]
+    assert not [*(stages.folder / "data/checkpoints").rglob("*.npz")]
 
 
 def test_checkpoints_of_other_parameters_are_not_used(stages: Stages) -> None:
@@ -146,16 +149,53 @@ def test_checkpoints_of_other_parameters_are_not_used(stages: Stages) -> None:
 def test_checkpoints_of_another_dropout_are_not_used(
     stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stages.run_head(**LOGISTIC, dropout=0.2)
-    weights = (stages.folder / MODEL / "head_weights.npy").read_bytes()
+    stages.run_head(**LOGISTIC)
     with monkeypatch.context() as context:
         context.setattr(command_line, "PARENT", -1)  # By which the checkpoints stay.
-        stages.run_finetune()
-    stages.run_head(**LOGISTIC, dropout=0.6)
-    assert (stages.folder / MODEL / "head_weights.npy").read_bytes() == weights
+        stages.run_finetune(dropout=0.2)
     capsys.readouterr()
-    stages.run_finetune()
+    stages.run_finetune(dropout=0.6)
     assert "epoch 1/2" in capsys.readouterr().out
+
+
+def test_dropout_acts_in_fine_tuning_and_leaves_a_logistic_head_as_it_is(stages: Stages) -> None:
+    """Only what trains by steps has it; the files are those of the head, byte by byte."""
+    names = ("head.keras", "head_weights.npy", "head_probabilities.npy")
+    heads, trained = [], []
+    for dropout in (0, 0.2, 0.6):
+        stages.run_head(**LOGISTIC, dropout=dropout)
+        heads.append([(stages.folder / MODEL / name).read_bytes() for name in names])
+        stages.run_finetune(dropout=dropout)
+        trained.append(last_layer(stages))
+        scores_are_the_models(stages, name="finetuned")
+    assert heads[0] == heads[1] == heads[2]
+    for one, other in itertools.combinations(trained, 2):
+        assert not np.allclose(one, other, rtol=0, atol=1e-5)
+    for name in ("head", "finetuned"):
+        model = keras.saving.load_model(stages.folder / MODEL / f"{name}.keras")
+        kinds = {type(layer) for layer in model.get_layer("head").layers}
+        assert keras.layers.Dropout not in kinds
+
+
+@pytest.mark.parametrize("rate", [0, 0.4])
+def test_the_dropout_of_fine_tuning_is_the_one_asked_for(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    """Also where the head was trained with another one."""
+    rates = []
+
+    def watching(model: keras.Model, *rest: Any) -> Any:
+        layers = model.get_layer("head").layers
+        rates.append([each.rate for each in layers if isinstance(each, keras.layers.Dropout)])
+        return fit(model, *rest)
+
+    monkeypatch.setattr(fine_tune, "fit", watching)
+    stages.run_finetune(dropout=rate, epochs=1)
+    assert rates == [[rate] if rate else []]
+    model = keras.saving.load_model(stages.folder / MODEL / "head.keras")
+    own = [each for each in model.get_layer("head").layers if hasattr(each, "rate")]
+    assert [each.rate for each in own] == [stages.dropout]
+    assert stages.dropout not in (0, rate)
 
 
 def test_checkpoints_of_other_code_are_not_used(
@@ -163,7 +203,7 @@ def test_checkpoints_of_other_code_are_not_used(
 ) -> None:
     with monkeypatch.context() as context:
         context.setattr(command_line, "PARENT", -1)  # By which the checkpoints stay.
-        context.setattr(finetuning, "code_digests", lambda modules: [*modules])
+        context.setattr(finetune, "code_digests", lambda module: {module: "other"})
         stages.run_finetune()
     capsys.readouterr()
     stages.run_finetune()
@@ -181,7 +221,7 @@ def test_crops_train_the_whole_network_from_pixels(
         sides.extend(layer.input.shape[1] for layer in model.layers[-1].layers if layer.weights)
         return fit(model, values, *rest)
 
-    monkeypatch.setattr(finetuning, "fit", watching)
+    monkeypatch.setattr(fine_tune, "fit", watching)
     stages.run_prefix(augment="crop", unfreeze="all")
     stages.run_finetune(augment="crop", unfreeze="all", epochs=1)
     scores_are_the_models(stages, name="finetuned")
@@ -204,8 +244,8 @@ def test_every_parameter_reaches_training(stages: Stages, monkeypatch: pytest.Mo
         computed.update(layer.compute_dtype for layer in model.layers)
         return fit(model, *rest)
 
-    monkeypatch.setattr(finetuning, "fit", watching)
-    wanted = Recipe("sgd", 0.01, "cosine", 2, 8, 0.5, 0.1, 0.2, 0.3, 0, 2)
+    monkeypatch.setattr(fine_tune, "fit", watching)
+    wanted = Recipe("sgd", 0.01, "cosine", 2, 8, 0.5, 0.1, 0.2, 0.3, 2)
     stages.run_finetune(**vars(wanted), precision="bfloat16")
     assert recipes == [wanted]
     epochs = [row["epoch"] for row in read_csv(stages.folder / HISTORY)]
@@ -218,34 +258,6 @@ def test_every_parameter_reaches_training(stages: Stages, monkeypatch: pytest.Mo
     assert {layer.dtype_policy.name for layer in layers} == {"float32"}
 
 
-def test_early_stopping_chooses_by_val_and_starts_anew_from_all_that_trains(
-    stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stages.run_split(protocol="official")
-    stages.run_head(**LOGISTIC, finetune_early_stopping=1)
-    starts, start = [], finetuning.start
-
-    def watching(path: Any, head: NDArray[np.float32], options: Any) -> Any:
-        starts.append(head)
-        return start(path, head, options)
-
-    monkeypatch.setattr(finetuning, "start", watching)
-    capsys.readouterr()
-    # Far too high a rate: the loss on val rises from the first epoch on.
-    stages.run_finetune(epochs=5, early_stopping=1, learning_rate=0.1, warmup=0)
-    output = capsys.readouterr().out
-    (line,) = [each for each in output.splitlines() if "lowest loss" in each]
-    rows = read_csv(stages.folder / HISTORY)
-    assert line.startswith(f"lowest loss after {len(rows)} of 5")
-    assert len(rows) < 5
-    # Val trains in the end, and is watched no more.
-    assert {row["val_loss"] for row in rows} == {""}
-    final, choosing = np.load(stages.folder / MODEL / "head_weights.npy")[0]
-    np.testing.assert_array_equal(starts, [choosing, final])
-    assert not np.array_equal(choosing, final)
-    scores_are_the_models(stages, name="finetuned")
-
-
 @pytest.mark.parametrize(("refit", "trainings"), [("true", 2), ("false", 1)])
 def test_the_temperature_is_chosen_by_images_that_were_not_trained_on(
     stages: Stages,
@@ -254,17 +266,23 @@ def test_the_temperature_is_chosen_by_images_that_were_not_trained_on(
     refit: str,
     trainings: int,
 ) -> None:
+    monkeypatch.setattr(calibration, "FEWEST", 6)
     stages.run_split(protocol="official")
     stages.run_head(refit=refit, calibrate=True)
     stages.run_finetune(refit=refit)
     plain = last_layer(stages)
-    trained = []
+    trained, starts = [], []
 
     def watching(*arguments: Any) -> Any:
         trained.append(arguments[3][0])
         return fit(*arguments)
 
-    monkeypatch.setattr(finetuning, "fit", watching)
+    def starting(path: Any, head: NDArray[np.float32], upper: Any) -> Any:
+        starts.append(head)
+        return take_apart(path, head, upper)
+
+    monkeypatch.setattr(fine_tune, "fit", watching)
+    monkeypatch.setattr(fine_tune, "take_apart", starting)
     capsys.readouterr()
     stages.run_finetune(refit=refit, calibrate=True)
     said = re.search(r"temperature ([\d.]+), by 6 images held out", capsys.readouterr().out)
@@ -272,6 +290,8 @@ def test_the_temperature_is_chosen_by_images_that_were_not_trained_on(
     # Of the tiny set val has six images, from the tenth on.
     assert len(trained) == trainings
     assert set(range(9, 15)).isdisjoint(trained[0])
+    # Each training starts from the head that has seen what it sees.
+    np.testing.assert_array_equal(starts, np.load(stages.folder / MODEL / "head_weights.npy")[::-1])
     assert float(said[1]) != pytest.approx(1, abs=0.02)
     np.testing.assert_allclose(last_layer(stages) * float(said[1]), plain, rtol=2e-3)
     scores_are_the_models(stages, name="finetuned")
@@ -286,7 +306,7 @@ def test_crops_have_other_colours_where_that_is_asked_for(
         shares.extend(each.share for each in model.layers if isinstance(each, ColorJitter))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetuning, "fit", stop_before_training)
+    monkeypatch.setattr(fine_tune, "fit", stop_before_training)
     stages.run_prefix(augment="crop")
     for share, found in ((0, []), (0.25, [0.25])):
         with pytest.raises(KeyboardInterrupt):
@@ -313,6 +333,7 @@ def last_layer(stages: Stages) -> NDArray[np.float32]:
         ({"warmup": 1.5}, "--warmup: '1.5' is not a number from 0 to 1"),
         ({"lowest_rate": 0}, "--lowest_rate: '0' is not a number above 0 to 1"),
         ({"slices": 0}, "--slices: '0' is not a whole number from 1"),
+        ({"dropout": 1}, "--dropout: '1' is not a number from 0 to 0.95"),
     ],
 )
 def test_a_wrong_parameter_is_named(
@@ -320,24 +341,6 @@ def test_a_wrong_parameter_is_named(
 ) -> None:
     with pytest.raises(UserError, match=message):
         stages.run_finetune(**change)
-
-
-@pytest.mark.soak
-def test_repeats_have_splits_and_seeds_of_their_own(stages: Stages) -> None:
-    stages.run_split(repeats=2)
-    stages.run_head(**LOGISTIC)
-    stages.run_finetune(epochs=1)
-    together = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")
-    assert len(together) == 2
-    model = (stages.folder / MODEL / "finetuned.keras").read_bytes()
-    for repeat in (1, 0):
-        stages.run_split(seed=42 + repeat)
-        stages.run_head(**LOGISTIC, seed=42 + repeat)
-        stages.run_finetune(seed=42 + repeat, epochs=1)
-        alone = np.load(stages.folder / MODEL / "finetuned_probabilities.npy")
-        np.testing.assert_array_equal(together[repeat], alone[0])
-    # The model file is the first repeat's.
-    assert (stages.folder / MODEL / "finetuned.keras").read_bytes() == model
 
 
 def test_more_slices_than_images_are_refused(stages: Stages) -> None:

@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 
 from stages.common.command_line import UserError
 from stages.common.files import read_csv, read_json, write_csv
-from stages.networks.backbones import BACKBONES
 from stages.networks.classifier import build_head, flat_weights
 from stages.networks.keras_quiet import keras
 from stages.pictures.decoding import decode
 from stages.pictures.reading import read_members
 from stages.pictures.splits import choose_rows, read_split
+from stages.training import calibration
 from stages.training.fit import make_repeatable
 from stages.training.logistic import fit_logistic
-from tests.tiny_set import TINY, Stages
+from tests.tiny_set import CLASS_NAMES, IMAGES, Stages
 
 MODEL = "models/tiny/demo_backbone/"
 HISTORY = "metrics/history/tiny-demo_backbone-head.csv"
 FILES = ("head.keras", "head_weights.npy", "head_probabilities.npy")
 LOGISTIC: dict[str, Any] = {"kind": "logistic", "hidden": []}
-STOPPING: dict[str, Any] = {"epochs": 6, "learning_rate": 0.03, "early_stopping": 2}
+MLP: dict[str, Any] = {"epochs": 6, "learning_rate": 0.03}
 
 
 def kinds(head: keras.Model) -> list[tuple[str, float]]:
@@ -36,13 +36,13 @@ def kinds(head: keras.Model) -> list[tuple[str, float]]:
 
 
 def images_of(stages: Stages) -> NDArray[Any]:
-    members = read_members(stages.folder / "data/raw/tiny/tiny.tgz", TINY.image_names)
+    members = read_members(stages.folder / "data/raw/tiny/pictures.csv", IMAGES)
     return np.stack([decode(data, 32, "center") for _, data in sorted(members)])
 
 
 def test_the_model_file_gives_the_probabilities_that_are_scored(ran: Stages) -> None:
     scores_are_the_models(ran)
-    expected = np.load(ran.folder / MODEL / "head_probabilities.npy")[0]
+    expected = np.load(ran.folder / MODEL / "head_probabilities.npy")
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
 
 
@@ -57,22 +57,22 @@ def change_labels(stages: Stages, part: str) -> None:
     rows = [dict(row) for row in read_csv(path)]
     for row in rows:
         if row["part"] == part:
-            label = (int(row["label"]) + 1) % len(TINY.class_names)
-            row |= {"label": str(label), "class": TINY.class_names[label]}
+            label = (int(row["label"]) + 1) % len(CLASS_NAMES)
+            row |= {"label": str(label), "class": CLASS_NAMES[label]}
     write_csv(path, list(rows[0]), [[*row.values()] for row in rows])
 
 
 def scores_are_the_models(stages: Stages, folder: str = MODEL, name: str = "head") -> None:
     """Assert that the model file gives the probabilities that were written."""
     model = keras.saving.load_model(stages.folder / folder / f"{name}.keras")
-    expected = np.load(stages.folder / folder / f"{name}_probabilities.npy")[0]
+    expected = np.load(stages.folder / folder / f"{name}_probabilities.npy")
     np.testing.assert_allclose(model.predict_on_batch(images_of(stages)), expected, atol=1e-4)
 
 
 def test_without_averaging_the_first_view_is_scored(stages: Stages) -> None:
-    before = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
+    before = np.load(stages.folder / MODEL / "head_probabilities.npy")
     stages.run_head(average_views=False)
-    after = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
+    after = np.load(stages.folder / MODEL / "head_probabilities.npy")
     assert not np.array_equal(before, after)
     scores_are_the_models(stages)
 
@@ -116,7 +116,7 @@ def test_history_and_class_names(ran: Stages) -> None:
     rows = read_csv(ran.folder / HISTORY)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert list(rows[0]) == ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
-    assert read_json(ran.folder / MODEL / "classes.json") == list(TINY.class_names)
+    assert read_json(ran.folder / MODEL / "classes.json") == list(CLASS_NAMES)
 
 
 def test_what_a_picture_is_made_ready_by_is_beside_the_model(stages: Stages) -> None:
@@ -130,7 +130,7 @@ def test_what_a_picture_is_made_ready_by_is_beside_the_model(stages: Stages) -> 
 
 def test_enough_epochs_learn_the_colours(stages: Stages) -> None:
     stages.run_head(epochs=15, learning_rate=0.03, dropout=0)
-    probabilities = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
+    probabilities = np.load(stages.folder / MODEL / "head_probabilities.npy")
     assert (probabilities.argmax(axis=1) == np.arange(30) % 3).mean() > 0.9
 
 
@@ -141,17 +141,17 @@ def test_a_second_run_writes_the_same_bytes(stages: Stages) -> None:
 
 
 def test_seed_and_dropout_change_the_result(stages: Stages) -> None:
-    before = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
+    before = np.load(stages.folder / MODEL / "head_probabilities.npy")
     for change in ({"seed": 43}, {"dropout": 0.7}):
         stages.run_head(**change)
-        after = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
+        after = np.load(stages.folder / MODEL / "head_probabilities.npy")
         assert not np.array_equal(before, after)
 
 
 def test_a_logistic_head_is_scored_by_its_model_file(stages: Stages) -> None:
     stages.run_head(**LOGISTIC)
     scores_are_the_models(stages)
-    probabilities = np.load(stages.folder / MODEL / "head_probabilities.npy")[0]
+    probabilities = np.load(stages.folder / MODEL / "head_probabilities.npy")
     assert (probabilities.argmax(axis=1) == np.arange(30) % 3).mean() > 0.9
     (row,) = read_csv(stages.folder / HISTORY)
     assert row["epoch"] == "1"
@@ -165,7 +165,7 @@ def test_a_logistic_head_has_the_weights_of_its_regression(stages: Stages, norma
     head = keras.saving.load_model(stages.folder / MODEL / "head.keras").get_layer("head")
     before = keras.Model(head.input, head.get_layer("classes").input)
     table = read_split(stages.folder / "data/splits/tiny.csv")
-    train = table.parts[0] == "train"
+    train = table.parts == "train"
     features = np.load(stages.folder / "data/features/tiny/demo_backbone.npy")[train]
     values = before.predict_on_batch(features.reshape(-1, 256)).reshape(features.shape)
     (weights,) = fit_logistic(values, table.labels[train], [0.1], 3)
@@ -183,37 +183,30 @@ def test_the_strength_decides(stages: Stages) -> None:
     assert sizes[0] < 0.5 * sizes[1]
 
 
-@pytest.mark.parametrize(
-    ("change", "heads"),
-    [
-        (LOGISTIC, 1),
-        (LOGISTIC | {"finetune_early_stopping": 1}, 2),
-        ({}, 1),
-        ({"finetune_early_stopping": 1}, 2),
-    ],
-    ids=["logistic", "logistic, early stopping", "mlp", "mlp, early stopping"],
-)
-def test_where_fine_tuning_chooses_a_second_head_has_not_seen_what_judges(
-    stages: Stages, change: dict[str, Any], heads: int
-) -> None:
-    stages.run_head(**{"hidden": [], "epochs": 0, "normalize": "standard"} | change)
+@pytest.mark.parametrize("kind", [{}, LOGISTIC], ids=["mlp", "logistic"])
+def test_a_second_head_has_not_seen_what_judges(stages: Stages, kind: dict[str, Any]) -> None:
+    stages.run_head(**{"hidden": [], "epochs": 0, "normalize": "standard"} | kind)
     weights = np.load(stages.folder / MODEL / "head_weights.npy")
-    assert weights.shape == (1, heads, 2 * 256 + 256 * 3 + 3)
+    assert weights.shape == (2, 2 * 256 + 256 * 3 + 3)
     table = read_split(stages.folder / "data/splits/tiny.csv")
-    rows = choose_rows(table, 0, refit=True, seed=42)
+    rows = choose_rows(table, refit=True, seed=42)
     features = np.load(stages.folder / "data/features/tiny/demo_backbone.npy")
     # Kernel and bias of the dense layer stand before or after the means and variances.
-    for found, seen in zip(weights[0], (rows.final, rows.choosing), strict=False):
+    for found, seen in zip(weights, (rows.final, rows.choosing), strict=True):
         means = features[seen].reshape(-1, 256).mean(axis=0)
         np.testing.assert_allclose(found[:256], means, rtol=1e-3, atol=1e-5)
     model = keras.saving.load_model(stages.folder / MODEL / "head.keras")
-    np.testing.assert_array_equal(flat_weights(model.get_layer("head")), weights[0, 0])
+    np.testing.assert_array_equal(flat_weights(model.get_layer("head")), weights[0])
 
 
 @pytest.mark.parametrize("kind", [{}, LOGISTIC], ids=["mlp", "logistic"])
 def test_a_calibrated_head_is_the_same_but_for_how_sure_it_is(
-    stages: Stages, kind: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    stages: Stages,
+    kind: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(calibration, "FEWEST", 1)
     stages.run_head(**kind)
     weights = np.load(stages.folder / MODEL / "head_weights.npy")
     before = np.load(stages.folder / MODEL / "head_probabilities.npy")
@@ -223,19 +216,19 @@ def test_a_calibrated_head_is_the_same_but_for_how_sure_it_is(
     assert said
     temperature = float(said[1])
     assert temperature != pytest.approx(1, abs=0.02)
-    rows = choose_rows(read_split(stages.folder / "data/splits/tiny.csv"), 0, True, 42)
+    rows = choose_rows(read_split(stages.folder / "data/splits/tiny.csv"), True, 42)
     assert int(said[2]) == len(rows.judging)
     # What fine-tuning starts from is as it was trained; a second head has not seen what judges.
     found = np.load(stages.folder / MODEL / "head_weights.npy")
-    assert found.shape[1] == 2
-    np.testing.assert_array_equal(found[:, 0], weights[:, 0])
+    assert len(found) == 2
+    np.testing.assert_array_equal(found[0], weights[0])
     model = keras.saving.load_model(stages.folder / MODEL / "head.keras")
     kernel, bias = model.get_layer("head").get_layer("classes").get_weights()
     last = np.concatenate([kernel.ravel(), bias])
-    np.testing.assert_allclose(last * temperature, weights[0, 0, -last.size :], rtol=2e-3)
+    np.testing.assert_allclose(last * temperature, weights[0, -last.size :], rtol=2e-3)
     scores_are_the_models(stages, name="head")
     after = np.load(stages.folder / MODEL / "head_probabilities.npy")
-    surer = after.max(axis=2) > before.max(axis=2)
+    surer = after.max(axis=1) > before.max(axis=1)
     assert (surer == (temperature < 1)).mean() > 0.9
 
 
@@ -243,14 +236,14 @@ def test_where_no_more_is_trained_on_no_second_head_is_trained(stages: Stages) -
     stages.run_split(protocol="official")
     for refit, heads in (("true", 2), ("false", 1)):
         stages.run_head(refit=refit, calibrate=True)
-        assert np.load(stages.folder / MODEL / "head_weights.npy").shape[1] == heads
+        assert len(np.load(stages.folder / MODEL / "head_weights.npy")) == heads
 
 
 def test_without_epochs_the_head_is_as_it_was_drawn(stages: Stages) -> None:
-    stages.run_head(epochs=0, early_stopping=3, normalize="none")
+    stages.run_head(epochs=0, normalize="none")
     make_repeatable(42)
-    drawn = flat_weights(build_head([256], "none", [8], stages.dropout, 3))
-    found = np.load(stages.folder / MODEL / "head_weights.npy")[0, 0]
+    drawn = flat_weights(build_head(256, "none", [8], stages.dropout, 3))
+    found = np.load(stages.folder / MODEL / "head_weights.npy")[0]
     np.testing.assert_array_equal(found[: len(drawn)], drawn)
     assert read_csv(stages.folder / HISTORY) == []
 
@@ -276,16 +269,6 @@ def test_val_trains_too_where_test_is_reported_and_refit_says_so(
         assert (found["right", refit] == found["wrong", refit]) is (refit == "false")
 
 
-def test_early_stopping_trains_anew_so_many_epochs_as_were_best(
-    stages: Stages, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stages.run_head(epochs=60, learning_rate=0.3, early_stopping=1, schedule="constant")
-    (line,) = [each for each in capsys.readouterr().out.splitlines() if "lowest loss" in each]
-    best = int(line.split()[3])
-    assert line.startswith(f"lowest loss after {best} of 60")
-    assert len(read_csv(stages.folder / HISTORY)) == best < 60
-
-
 @pytest.mark.parametrize("protocol", ["stratified", "official"])
 @pytest.mark.parametrize("kind", ["logistic", "mlp"])
 def test_labels_of_the_images_that_are_reported_change_nothing_but_the_scores(
@@ -295,7 +278,7 @@ def test_labels_of_the_images_that_are_reported_change_nothing_but_the_scores(
 
     Where val is reported refit does not change that, nor anything else.
     """
-    settings: dict[str, Any] = LOGISTIC if kind == "logistic" else STOPPING
+    settings: dict[str, Any] = LOGISTIC if kind == "logistic" else MLP
     # One case is fine-tuned too, which takes longest: one in which history shows those images.
     fine_tuned = (kind, protocol) == ("logistic", "stratified")
     names = [*FILES]
@@ -303,9 +286,9 @@ def test_labels_of_the_images_that_are_reported_change_nothing_but_the_scores(
     stages.run_split(protocol=protocol)
 
     def trained(refit: str) -> list[bytes]:
-        stages.run_head(**settings, refit=refit, finetune_early_stopping=int(fine_tuned))
+        stages.run_head(**settings, refit=refit)
         if fine_tuned:
-            stages.run_finetune(epochs=2, early_stopping=1, refit=refit)
+            stages.run_finetune(epochs=2, refit=refit)
         return bytes_of(stages, *names)
 
     before = trained("true")
@@ -323,38 +306,6 @@ def test_labels_of_the_images_that_judge_change_the_choice(stages: Stages) -> No
     assert bytes_of(stages, "head_weights.npy") != before
 
 
-def test_repeats_have_splits_and_seeds_of_their_own(stages: Stages) -> None:
-    stages.run_split(repeats=2)
-    stages.run_head(**LOGISTIC)
-    together = np.load(stages.folder / MODEL / "head_probabilities.npy")
-    model = bytes_of(stages, "head.keras")
-    assert len(together) == 2
-    for repeat in (1, 0):
-        stages.run_split(seed=42 + repeat)
-        stages.run_head(**LOGISTIC, seed=42 + repeat)
-        alone = np.load(stages.folder / MODEL / "head_probabilities.npy")
-        np.testing.assert_array_equal(together[repeat], alone[0])
-    # The model file is the first repeat's.
-    assert bytes_of(stages, "head.keras") == model
-
-
-def test_features_of_two_backbones_are_one(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.weights import main
-
-    monkeypatch.setitem(BACKBONES, "other", BACKBONES["demo_backbone"])
-    stages.run(main, "--backbone", "other", weights="random", seed=7)
-    stages.run_features(backbone="other")
-    fused = "demo_backbone+other"
-    stages.run_head(backbone=fused, **LOGISTIC)
-    folder = f"models/tiny/{fused}/"
-    scores_are_the_models(stages, folder)
-    model = keras.saving.load_model(stages.folder / folder / "head.keras")
-    assert model.get_layer("head").input_shape == (None, 2 * 256)
-    kernels = [model.get_layer(name).get_weights()[0] for name in fused.split("+")]
-    assert not np.array_equal(*kernels)
-    assert read_csv(stages.folder / f"metrics/history/tiny-{fused}-head.csv")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -367,7 +318,7 @@ def test_features_of_two_backbones_are_one(stages: Stages, monkeypatch: pytest.M
         ({"kind": "svm"}, "no head.kind 'svm'; there are: mlp, logistic"),
         ({"normalize": "l2"}, "no head.normalize 'l2'; there are: none, standard, power"),
         ({"strengths": [1, 0]}, "--strengths: '0' is not a number above 0"),
-        ({"backbone": "demo_backbone+rose"}, "no backbone 'rose'; there are: vgg16, vgg19"),
+        ({"backbone": "rose"}, "no backbone 'rose'; there are: vgg16, vgg19"),
         (
             {"kind": "logistic", "hidden": [128]},
             r"^head.hidden: \[128\] .* head.kind logistic; set it to \[\]$",

@@ -5,12 +5,14 @@ import pytest
 from PIL import Image
 
 from stages import inspect
-from stages.common.command_line import UserError
 from stages.common.files import read_json, write_json
+from stages.imagenet import LACKING
 from stages.networks import imagenet
+from stages.networks.backbones import preprocess
 from stages.networks.keras_quiet import keras
-from stages.sources.sets import SETS
-from tests.tiny_set import Stages
+from stages.networks.registry import find_backbone
+from stages.sources.published import read_published_set
+from tests.tiny_set import ROOT, Stages
 
 FOLDER = "metrics/inspect/tiny-demo_backbone"
 
@@ -34,28 +36,28 @@ def test_values_are_described() -> None:
 
 def test_plausible_names_are_counted() -> None:
     labels = np.array([4, 4, 4, 2, 9])
-    plain = [{"class": number} for number in (985, 1, 2, 3, 985)]
-    preprocessed = [{"class": number} for number in (985, 985, 2, 944, 985)]
-    assert inspect.count_plausible(labels, {4: 985, 2: 944}, plain, preprocessed) == [
-        {"label": 4, "imagenet": 985, "images": 3, "plain": 1, "preprocessed": 2},
-        {"label": 2, "imagenet": 944, "images": 1, "plain": 0, "preprocessed": 1},
-    ]
+    classes = ["rose", "tulip", "artichoke", "iris", "daisy"]
+    known = [f"name {number}" for number in range(1000)]
+    plain = [{"class": f"name {number}"} for number in (985, 1, 2, 3, 985)]
+    preprocessed = [{"class": f"name {number}"} for number in (985, 985, 2, 944, 985)]
+    assert imagenet.count_plausible(labels, classes, known, plain, preprocessed) == [
+        {"label": 2, "imagenet": "name 944", "images": 1, "plain": 0, "preprocessed": 1,
+         "class": "artichoke"},
+        {"label": 4, "imagenet": "name 985", "images": 3, "plain": 1, "preprocessed": 2,
+         "class": "daisy"},
+    ]  # fmt: skip
 
 
 def test_plausible_classes_are_classes_of_a_set() -> None:
-    names = {name for each in SETS.values() for name in each.class_names}
+    folders = [path.parent for path in (ROOT / "data/sets").glob("*/set.yaml")]
+    names = {name for folder in folders for name in read_published_set(folder).classes}
     assert set(imagenet.PLAUSIBLE) <= names
-
-
-@pytest.mark.parametrize(("name", "expected"), [("vgg19", True), ("demo_backbone", False)])
-def test_only_keras_publishes_classifiers(name: str, expected: bool) -> None:
-    assert imagenet.has_classifier(name) == expected
 
 
 def test_preprocessing_is_the_backbones_and_leaves_the_pictures_alone() -> None:
     images = np.array([0, 255], np.uint8).reshape(1, 1, 2, 1).repeat(3, axis=3)
-    assert imagenet.preprocess("mobilenet", images).ravel().tolist() == [-1] * 3 + [1] * 3
-    blue, green, red = imagenet.preprocess("vgg19", images)[0, 0, 0]
+    assert preprocess(find_backbone("mobilenet"), images).ravel().tolist() == [-1] * 3 + [1] * 3
+    blue, green, red = preprocess(find_backbone("vgg19"), images)[0, 0, 0]
     assert (blue, green, red) == pytest.approx((-103.939, -116.779, -123.68))
     assert images.max() == 255
 
@@ -106,11 +108,11 @@ def test_the_untouched_network_is_asked_with_and_without_preprocessing(
             large = keras.ops.mean(values, axis=(1, 2, 3)) > 10
             return 0.75 * keras.ops.one_hot(keras.ops.where(large, 985, 1), 1000)
 
-    monkeypatch.setattr(inspect, "has_classifier", lambda _: True)
-    monkeypatch.setattr(inspect, "load_classifier", lambda _: Classifier())
-    monkeypatch.setattr(inspect, "class_names", lambda: [f"name {n}" for n in range(1000)])
+    monkeypatch.setattr(imagenet, "load_imagenet_network", lambda *_: Classifier())
     monkeypatch.setitem(imagenet.PLAUSIBLE, "green", 985)
-    write_json(stages.folder / "data/weights/demo_backbone.json", {"source": "keras"})
+    names = [f"name {number}" for number in range(1000)]
+    facts_file = stages.folder / "data/imagenet/demo_backbone/facts.json"
+    write_json(facts_file, {"lacking": "", "class_names": names})
     stages.run_inspect()
     facts = read_json(stages.folder / FOLDER / "facts.json")
     assert facts["classifier"] == ""
@@ -125,18 +127,21 @@ def test_the_untouched_network_is_asked_with_and_without_preprocessing(
     ]  # fmt: skip
 
 
-def test_without_the_classifiers_weights_it_says_so_and_goes_on(
-    stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"weights": "random"}, "random"),
+        ({"weights": "imagenet"}, "unpublished"),
+        ({"weights": "random", "classifier": False}, "random"),
+    ],
+)
+def test_without_a_classifier_it_says_why_and_goes_on(
+    stages: Stages, capsys: pytest.CaptureFixture[str], changes: dict[str, str], reason: str
 ) -> None:
-    def lacking(_: str) -> None:
-        raise UserError("no network")
-
-    monkeypatch.setattr(inspect, "has_classifier", lambda _: True)
-    monkeypatch.setattr(inspect, "load_classifier", lacking)
-    write_json(stages.folder / "data/weights/demo_backbone.json", {"source": "keras"})
+    stages.run_imagenet(**changes)
     stages.run_inspect()
-    assert "is left out: no network" in capsys.readouterr().out
+    assert f"3 pictures; ImageNet's classifier: {LACKING[reason]}\n" in capsys.readouterr().out
     facts = read_json(stages.folder / FOLDER / "facts.json")
-    assert facts["classifier"] == "its weights with the classifier could not be had"
+    assert facts["classifier"] == LACKING[reason]
     assert facts["pictures"][0]["predictions"] == []
     assert facts["plausible"] == []

@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 
 from stages.common.command_line import UserError
+from stages.common.files import read_json
 from stages.networks.backbones import build, cut_for, load_weights
 from stages.networks.keras_quiet import keras
 from stages.pictures.decoding import decode
 from stages.pictures.reading import read_members
-from tests.tiny_set import TINY, Stages
+from tests.tiny_set import IMAGES, Stages
 
-PREFIX = "data/prefix/tiny/demo_backbone.npy"
+FOLDER = "data/prefix/tiny/demo_backbone"
+PREFIX = f"{FOLDER}/values.npy"
 
 
 def test_features_come_from_the_prefix_through_the_rest(ran: Stages) -> None:
@@ -35,7 +37,7 @@ def test_where_pictures_change_the_prefix_is_the_pixels(
     assert "reads pictures, not activations" in capsys.readouterr().out
     prefix = np.load(stages.folder / PREFIX)
     assert prefix.dtype == np.uint8
-    members = dict(read_members(stages.folder / "data/raw/tiny/tiny.tgz", TINY.image_names))
+    members = dict(read_members(stages.folder / "data/raw/tiny/pictures.csv", IMAGES))
     image = decode(members[7], 32, "center")
     np.testing.assert_array_equal(prefix[7, 0], image)
     np.testing.assert_array_equal(prefix[7, 1], image[:, ::-1])
@@ -55,7 +57,20 @@ def test_an_unknown_augmentation_is_named(stages: Stages) -> None:
 
 def test_with_nothing_unfrozen_there_is_no_prefix(stages: Stages) -> None:
     stages.run_prefix(unfreeze="0")
-    assert np.load(stages.folder / PREFIX).size == 0
+    assert not (stages.folder / PREFIX).exists()
+    assert read_json(stages.folder / FOLDER / "facts.json") == {"values": "none"}
+
+
+@pytest.mark.parametrize(
+    ("change", "values"),
+    [({}, "activations"), ({"batch_norm": "train"}, "pixels"), ({"augment": "crop"}, "pixels")],
+)
+def test_what_the_values_are_stands_beside_them(
+    stages: Stages, change: dict[str, str], values: str
+) -> None:
+    stages.run_prefix(**change)
+    facts = read_json(stages.folder / FOLDER / "facts.json")
+    assert (facts["values"], facts["views"]) == (values, ["plain", "mirror"])
 
 
 def test_an_unknown_layer_is_named_with_near_ones(stages: Stages) -> None:

@@ -1,9 +1,9 @@
 import csv
+import hashlib
 import io
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,17 +23,12 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from stages import report
 from stages.common.command_line import UserError
-from stages.reporting.charts import (
-    class_orders,
-    heat_map,
-    interval_chart,
-    line_chart,
-    reliability_diagram,
-    round_ticks,
-)
+from stages.pictures.table import PictureTable
+from stages.pictures.table import write_table as write_picture_table
+from stages.reporting.charts import class_orders, line_chart, round_ticks
+from stages.reporting.page import picture_name, thumb_name
 from stages.reporting.tables import (
     Prediction,
-    compare_models,
     compare_with_best,
     confident_mistakes,
     count_confusions,
@@ -42,12 +37,10 @@ from stages.reporting.tables import (
     find_reservations,
     group_parameters,
     most_uncertain,
-    parse_classes,
     sample_classes,
     sample_right,
+    sort_classes,
 )
-from stages.reporting.times import Use, tabulate_times
-from tests.conftest import console_errors
 
 CLASSES = ["colt's foot", "iris", "<b>rose"]
 PREDICTIONS = [
@@ -71,9 +64,7 @@ DUPLICATE_COLUMNS = ["image", "class", "group", "kind", "partner", "distance"]
 PARAMS = """
 dropout: 0.3
 sets: [demo]
-own: []
 backbones: [mobilenet]
-fusions: []
 head: {hidden: [], optimizer: "adam<1>"}
 """
 
@@ -189,25 +180,24 @@ def write_run(folder: Path, backbone: str = "mobilenet", **sources: str) -> None
     )
 
 
-def write_use(
-    folder: Path, stage: str, module: str, seconds: float, commit: str = "abc1234"
-) -> None:
-    path = folder / f"data/times/{stage}/{module}.json"
+def write_pictures(folder: Path, names: Sequence[str], contents: bytes | None = None) -> None:
+    """Write the archive of the set `demo`, and the table of the pictures `names` in it."""
+    path = folder / "data/raw/demo/demo.tgz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    note = {"seconds": seconds, "megabytes": 1500, "commit": commit}
-    path.write_text(json.dumps(note), "utf-8")
-
-
-def write_archive(path: Path, names: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    digests = []
     with tarfile.open(path, "w:gz") as tar:
         for number, name in enumerate(names):
             buffer = io.BytesIO()
             Image.new("RGB", (90, 60), (40 * number, 90, 160)).save(buffer, "JPEG")
+            data = buffer.getvalue() if contents is None else contents
+            digests.append(hashlib.sha256(data).hexdigest())
             member = tarfile.TarInfo(name)
-            member.size = buffer.tell()
-            buffer.seek(0)
-            tar.addfile(member, buffer)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    labels = np.zeros(len(names), int)
+    archives = ["data/raw/demo/demo.tgz"] * len(names)
+    pictures = PictureTable(names, labels, ["iris"], digests, archives)
+    write_picture_table(path.with_name("pictures.csv"), pictures)
 
 
 @pytest.fixture
@@ -218,15 +208,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_table(tmp_path / "data/duplicates/demo.csv", DUPLICATE_COLUMNS, [])
     write_table(
         tmp_path / "metrics/survey/demo.csv",
-        ["image", "class", "width", "height"],
-        [("a", "iris", 90, 60), ("b", "iris", "", ""), ("c", "<b>rose", 300, 70)],
+        ["image", "class", "width", "height", "damaged"],
+        [
+            ("a", "iris", 90, 60, ""),
+            ("b", "iris", "", "", ""),
+            ("c", "<b>rose", 300, 70, "its end is missing"),
+        ],
     )
     write_table(
         tmp_path / "data/splits/demo.csv",
         ["image", "class", "part"],
         [("a", "iris", "train"), ("b", "iris", "train"), ("c", "<b>rose", "val")],
     )
-    write_archive(tmp_path / "data/raw/demo/demo.tgz", [row[0] for row in PREDICTIONS])
+    write_pictures(tmp_path, [row[0] for row in PREDICTIONS])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -305,7 +299,10 @@ def test_the_page_shows_curves_confusions_classes_and_predictions(folder: Path) 
 def test_the_page_shows_the_set_and_what_the_network_sees(folder: Path) -> None:
     text = " ".join(Elements(write_page(folder)).text.split())
     assert "Images 3, of 2 classes train 2 val 1 Width 90 to 300 px, median 195" in text
-    assert "Height 60 to 70 px, median 65 Duplicates none Unreadable 1: b" in text
+    assert (
+        "Height 60 to 70 px, median 65 Duplicates none Unreadable 1: b Damaged, but read 1: c"
+        in text
+    )
     assert "Class train val <b>rose 0 1 iris 2 0" in text
     assert "as they reach mobilenet: 32 \N{MULTIPLICATION SIGN} 32 px" in text
     assert "iris as it is shower curtain 83 % preprocessed daisy 91 %" in text
@@ -320,15 +317,6 @@ def test_the_page_shows_where_the_model_looks(folder: Path) -> None:
     assert "Where the model looks" not in write_page(folder)
 
 
-def test_a_fusion_has_neither_of_its_own(folder: Path) -> None:
-    write_run(folder, "a+b")
-    shutil.rmtree(folder / "metrics/inspect/demo-a+b")
-    shutil.rmtree(folder / "metrics/explain/demo-a+b")
-    (folder / "params.yaml").write_text(PARAMS.replace("fusions: []", "fusions: [a+b]"), "utf-8")
-    page = write_page(folder)
-    assert page.count("Where the model looks") == page.count("What the network sees") == 1
-
-
 def test_the_page_says_why_there_is_no_classifier(folder: Path) -> None:
     picture = inspection()["pictures"][0] | {"predictions": []}
     changed = {"classifier": "its weights are random", "pictures": [picture], "plausible": []}
@@ -337,35 +325,6 @@ def test_the_page_says_why_there_is_no_classifier(folder: Path) -> None:
     assert "What the untouched network would call them is not known: its weights are rand" in text
     assert "preprocessed" not in text
     assert "Random crops" not in text
-
-
-def test_the_page_shows_a_head_alone(folder: Path) -> None:
-    path = folder / "metrics/summary/demo-mobilenet.json"
-    path.write_text(json.dumps(summary() | {"metrics": {"head": scores()}}), "utf-8")
-    for kind in ("history", "predictions", "reliability"):
-        (folder / f"metrics/{kind}/demo-mobilenet-finetuned.csv").unlink()
-    table = folder / "metrics/classes/demo-mobilenet.csv"
-    write_table(table, CLASS_COLUMNS[:4], [("iris", 3, 0.333333, 1.0)])
-    page = write_page(folder)
-    text = " ".join(Elements(page).text.split())
-    assert "The lowest recall of the head model first." in text
-    assert "iris 3 0.333 1.000" in text
-    assert "Fine-tuning" not in text
-    assert not re.search("fine-tuned(?! model)", text.split("Training")[1])
-    assert 'class="number best"' not in page
-
-
-def test_the_page_shows_means_over_repeats(folder: Path) -> None:
-    repeated = {"accuracy_std": 0.0123456, "mean_class_accuracy_std": 0.02, "repeats": 3}
-    given = {"head": scores() | repeated, "finetuned": scores(accuracy=0.5) | repeated}
-    path = folder / "metrics/summary/demo-mobilenet.json"
-    metrics = {"metrics": given | {"comparison": COMPARISON}}
-    path.write_text(json.dumps(summary() | metrics), "utf-8")
-    text = " ".join(Elements(write_page(folder)).text.split())
-    assert "0.4000 \N{PLUS-MINUS SIGN} 0.0123 0.118\N{EN DASH}0.769" in text
-    assert "0.4444 \N{PLUS-MINUS SIGN} 0.0200 0.333\N{EN DASH}0.667" in text
-    assert "5 3 repeats val" in text
-    assert "gains 0.2000 in accuracy in the first repeat." in text
 
 
 def test_a_history_without_validation_shows_training_alone(folder: Path) -> None:
@@ -400,13 +359,13 @@ def test_every_picture_is_there_and_described(folder: Path) -> None:
             assert (image.format, image.size) == ("JPEG", (side, side))
     written = {path.relative_to(report_folder).as_posix() for path in report_folder.rglob("*.jpg")}
     shown = {str(each["src"]) for each in pictures}
-    assert written - shown == {report.thumb_name("demo", "jpg/image_0005.jpg")}
+    assert written - shown == {thumb_name("demo", "jpg/image_0005.jpg")}
 
 
 def test_pictures_that_differ_by_folder_ending_or_set_alone_have_names_of_their_own() -> None:
     images = [("a", "cat/1.jpg"), ("a", "dog/1.jpg"), ("a", "dog/1.png"), ("a-b", "1.jpg")]
     images += [("a", "b-1.jpg"), ("a", "100 %#?.jpg")]
-    names = [name(*each) for name in (report.picture_name, report.thumb_name) for each in images]
+    names = [name(*each) for name in (picture_name, thumb_name) for each in images]
     assert len({*names}) == len(names)
     assert all(re.fullmatch(r"[\w/.-]+\.jpg", name) for name in names)
 
@@ -421,7 +380,7 @@ def test_the_page_needs_no_network_and_its_links_lead_somewhere(folder: Path) ->
     assert "://" not in page
     assert not [tag for tag, _ in elements if tag in ("iframe", "object", "embed")]
     scripts = [attributes for tag, attributes in elements if tag == "script"]
-    assert scripts == [{"src": "../times.js"}, {}]
+    assert scripts == [{}]
 
 
 def test_a_second_run_gives_the_same_bytes(folder: Path) -> None:
@@ -431,50 +390,6 @@ def test_a_second_run_gives_the_same_bytes(folder: Path) -> None:
         return {str(path): path.read_bytes() for path in files}
 
     assert contents() == contents()
-
-
-def test_the_report_is_the_same_whatever_stages_took(folder: Path) -> None:
-    script = folder / "metrics/times.js"
-    without = write_page(folder)
-    assert script.read_text("utf-8") == 'var stageTimes = {"stages": [], "runs": []};\n'
-    for seconds in (60.0, 61.0):
-        write_use(folder, "head@demo-mobilenet", "head", seconds)
-        assert write_page(folder) == without
-        assert f'["head", "demo", "mobilenet", {seconds}, 1500, "abc1234"]' in script.read_text()
-    files = {path.name for path in (folder / "metrics/report").iterdir()}
-    assert files == {"index.html", "pictures"}
-
-
-def test_times_are_added_up_by_stage_the_longest_first() -> None:
-    given = [
-        Use("report", 2.5, 100, "a"),
-        Use("head@x-n", 8.0, 700, "b"),
-        Use("head@y-n", 9.3, 600, ""),
-        Use("fusion@x-n+m", 20.0, 500, "b"),
-        Use("fusion@x-n+m", 10.0, 900, "a"),
-        Use("survey@x", 2.5, 100, "a"),
-        Use("weights@n", 1.0, 100, "a"),
-        Use("weights@m", 99.0, 100, "a"),
-        Use("survey@z", 99.0, 100, "a"),
-    ]
-    assert tabulate_times(given, ["x", "y"], ["n", "n+m"]) == {
-        "stages": [
-            ["fusion", 1, 30.0, 900],
-            ["head", 2, 17.3, 700],
-            ["report", 1, 2.5, 100],
-            ["survey", 1, 2.5, 100],
-            ["weights", 1, 1.0, 100],
-            ["all", 6, 53.3, 900],
-        ],
-        "runs": [
-            ["fusion", "x", "n+m", 30.0, 900, "a, b"],
-            ["head", "y", "n", 9.3, 600, ""],
-            ["head", "x", "n", 8.0, 700, "b"],
-            ["report", "", "", 2.5, 100, "a"],
-            ["survey", "x", "", 2.5, 100, "a"],
-            ["weights", "", "n", 1.0, 100, "a"],
-        ],
-    }
 
 
 @pytest.mark.parametrize(
@@ -503,7 +418,7 @@ def test_random_weights_and_other_images_are_marked(
 def test_duplicates_are_shown_those_of_two_classes_first(folder: Path) -> None:
     assert "None were found." in write_page(folder)
     names = [f"jpg/image_{number:04}.jpg" for number in (10, 11, 12, 13)]
-    write_archive(folder / "data/raw/demo/demo.tgz", [row[0] for row in PREDICTIONS] + names)
+    write_pictures(folder, [row[0] for row in PREDICTIONS] + names)
     write_table(
         folder / "data/duplicates/demo.csv",
         DUPLICATE_COLUMNS,
@@ -522,7 +437,7 @@ def test_duplicates_are_shown_those_of_two_classes_first(folder: Path) -> None:
     assert "<b>rose" not in page
     shown = [str(each["src"]) for each in Elements(page).all("img")]
     assert shown[-4:] == [
-        report.thumb_name("demo", f"jpg/image_00{number}.jpg") for number in (11, 13, 10, 12)
+        thumb_name("demo", f"jpg/image_00{number}.jpg") for number in (11, 13, 10, 12)
     ]
     assert all((folder / "metrics/report" / each).exists() for each in shown)
 
@@ -530,7 +445,7 @@ def test_duplicates_are_shown_those_of_two_classes_first(folder: Path) -> None:
 def test_only_the_runs_of_the_parameters_are_shown(folder: Path) -> None:
     write_run(folder, "vgg19")
     assert "vgg19" not in write_page(folder)
-    text = "sets: [demo]\nown: []\nbackbones: [mobilenet, vgg19]\nfusions: []\n"
+    text = "sets: [demo]\nbackbones: [mobilenet, vgg19]\n"
     (folder / "params.yaml").write_text(text, "utf-8")
     page = write_page(folder)
     assert 'id="demo-mobilenet"' in page
@@ -582,7 +497,7 @@ def test_no_mistakes_and_nothing_right_are_said(folder: Path) -> None:
         "metrics/survey/demo.csv",
         "data/splits/demo.csv",
         "data/duplicates/demo.csv",
-        "data/raw/demo/demo.tgz",
+        "data/raw/demo/pictures.csv",
     ],
 )
 def test_a_missing_file_is_named_and_the_old_report_stays(folder: Path, name: str) -> None:
@@ -594,9 +509,7 @@ def test_a_missing_file_is_named_and_the_old_report_stays(folder: Path, name: st
 
 
 def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
-    (folder / "params.yaml").write_text(
-        "sets: [demo]\nown: []\nbackbones: [vgg19]\nfusions: []\n", "utf-8"
-    )
+    (folder / "params.yaml").write_text("sets: [demo]\nbackbones: [vgg19]\n", "utf-8")
     with pytest.raises(UserError, match=r"metrics/summary/demo-vgg19\.json is missing"):
         report.main([])
 
@@ -617,7 +530,6 @@ def test_a_run_that_was_not_made_is_named(folder: Path) -> None:
         ("metrics/explain/demo-mobilenet/facts.json", '{"image": 1}'),
         ("metrics/survey/demo.csv", "image,width\na,wide\n"),
         ("data/duplicates/demo.csv", "image,class,group\na,iris,first\n"),
-        ("data/times/head@demo-mobilenet/head.json", '{"seconds": 1}'),
     ],
 )
 def test_a_broken_file_is_named_in_one_line(folder: Path, name: str, content: str) -> None:
@@ -628,18 +540,28 @@ def test_a_broken_file_is_named_in_one_line(folder: Path, name: str, content: st
     assert "\n" not in str(caught.value)
 
 
+def test_files_of_another_version_are_one_line(folder: Path) -> None:
+    page = write_page(folder)
+    path = folder / "metrics/inspect/demo-mobilenet/facts.json"
+    given = {name: value for name, value in inspection().items() if name != "crop"}
+    path.write_text(json.dumps(given), "utf-8")
+    with pytest.raises(UserError, match=r"^a file below metrics/ .*'crop'\); run `dvc repro`$"):
+        report.main([])
+    assert (folder / "metrics/report/index.html").read_text("utf-8") == page
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
+        ("sets: demo\nbackbones: [a]", 'params.yaml has sets: "demo", which is no list'),
+        ("sets:\nbackbones: [a]", "params.yaml has nothing in sets"),
+        ("sets: [[demo]]\nbackbones: [a]", r'params.yaml has \["demo"\] in sets, which is no text'),
+        ("sets: [demo]\nbackbones: []", "params.yaml has nothing in backbones"),
         (
-            "sets: [demo]\nown: [roses]\nbackbones: [a]\nfusions: []",
-            "no set 'roses'; there are: flowers17",
+            "sets: [demo]\nown: [roses]\nbackbones: [a]",
+            "params.yaml has 'own', which nothing reads",
         ),
-        ("sets: demo\nbackbones: [a]", "params.yaml has sets: 'demo', not a list"),
-        ("sets: [[demo]]\nbackbones: [a]", r"params.yaml has sets: \[\['demo'\]\], not a list"),
-        ("sets: [demo]\nown: []\nbackbones: []", r"params.yaml has backbones: \[\], not a list"),
-        ("sets: []\nown: []\nbackbones: [a]\nfusions: []", "nothing in sets and nothing in own"),
-        ("- demo", "params.yaml has sets: None"),
+        ("- demo", "params.yaml is no list of"),
         ("sets: [demo", "params.yaml is not valid YAML"),
     ],
 )
@@ -657,15 +579,15 @@ def test_missing_parameters_are_named(folder: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_read_is_named(folder: Path) -> None:
-    with tarfile.open(folder / "data/raw/demo/demo.tgz", "w:gz") as tar:
-        member = tarfile.TarInfo("jpg/image_0001.jpg")
-        tar.addfile(member)
-    with pytest.raises(UserError, match=r"jpg/image_0001\.jpg in .*demo\.tgz is no readable"):
+    write_pictures(folder, [row[0] for row in PREDICTIONS], b"")
+    with pytest.raises(UserError, match=r"jpg/image_0001\.jpg of the set demo is no readable"):
         report.main([])
 
 
 def test_an_archive_without_a_picture_is_named(folder: Path) -> None:
-    write_archive(folder / "data/raw/demo/demo.tgz", ["jpg/image_0001.jpg"])
+    table = (folder / "data/raw/demo/pictures.csv").read_bytes()
+    write_pictures(folder, ["jpg/image_0001.jpg"])
+    (folder / "data/raw/demo/pictures.csv").write_bytes(table)
     with pytest.raises(UserError, match=r"demo\.tgz lacks jpg/image_0002\.jpg"):
         report.main([])
 
@@ -688,12 +610,16 @@ def test_confusions_are_counted_by_truth_and_prediction() -> None:
 
 def test_confusions_are_ordered_by_count_then_share() -> None:
     matrix = np.array([[5, 1, 0], [2, 7, 1], [1, 0, 1]])
-    assert find_confusions(matrix, ["a", "b", "c"])[:3] == [
+    found = find_confusions(matrix, ["a", "b", "c"])
+    assert [each[:4] for each in found if not each.right][:3] == [
         ("b", "a", 2, 10),
         ("c", "a", 1, 2),
         ("a", "b", 1, 6),
     ]
-    assert find_confusions(np.diag([3, 2, 0]), ["a", "b", "c"]) == []
+    assert found[0] == ("b", "b", 7, 10, 1, 1)
+    right = find_confusions(np.diag([3, 2, 0]), ["a", "b", "c"])
+    assert [each.truth for each in right if each.right] == ["a", "b"]
+    assert len(right) == 2
 
 
 def test_confident_mistakes_are_wrong_and_ordered() -> None:
@@ -766,15 +692,21 @@ def test_the_sample_is_right_and_hardly_moves_between_models() -> None:
     assert all(each.right for each in sample_right(worse))
 
 
-def test_the_better_of_two_scores_is_marked() -> None:
-    head, tuned = compare_models(
-        {"head": scores(), "finetuned": scores(accuracy=0.3, log_loss=0.5)}
-    )
-    assert [score.best for score in head.scores] == [True, False, False, False, False]
-    assert [score.best for score in tuned.scores] == [False, False, False, True, False]
-    assert tuned.scores[0] == (
-        "0.3000", "0.118\N{EN DASH}0.769", "\N{MINUS SIGN}0.1000", False,
-    )  # fmt: skip
+def write_scores(folder: Path, head: dict[str, Any], finetuned: dict[str, Any]) -> None:
+    metrics = {"head": head, "finetuned": finetuned, "comparison": COMPARISON}
+    path = folder / "metrics/summary/demo-mobilenet.json"
+    path.write_text(json.dumps(summary() | {"metrics": metrics}), "utf-8")
+
+
+def test_the_better_of_two_scores_is_marked(folder: Path) -> None:
+    write_scores(folder, scores(), scores(accuracy=0.3, log_loss=0.5))
+    page = write_page(folder)
+    # Five scores and the number of images of each model.
+    best = [bool(mark) for mark in re.findall('<td class="number( best)?">', page)[:12]]
+    assert best[:6] == [True, False, False, False, False, False]
+    assert best[6:] == [False, False, False, True, False, False]
+    text = " ".join(Elements(page).text.split())
+    assert "0.3000 0.118\N{EN DASH}0.769 \N{MINUS SIGN}0.1000 0.4444" in text
 
 
 @pytest.mark.parametrize(
@@ -790,7 +722,6 @@ def test_a_comparison_in_words(gain: float, p_value: float, change: str, verdict
     text = describe_comparison(given)
     assert text.startswith(f"Fine-tuning {change} in accuracy. ")
     assert verdict in text
-    assert describe_comparison({"head": scores()}) == ""
 
 
 def test_classes_come_worst_first_and_undefined_ones_last() -> None:
@@ -799,14 +730,8 @@ def test_classes_come_worst_first_and_undefined_ones_last() -> None:
         given = dict.fromkeys(names, "0.5")
         return {"class": name, "images": "3", "finetuned_recall": recall, **given}
 
-    given = [row("a", ""), row("b", "1"), row("c", "0.25"), row("d", "nan")]
-    rows = parse_classes(given, ["head", "finetuned"])
-    assert [(each.name, each.recalls[-1]) for each in rows] == [
-        ("c", 0.25),
-        ("b", 1.0),
-        ("a", None),
-        ("d", None),
-    ]
+    given = [row("d", ""), row("a", ""), row("b", "1"), row("c", "0.25")]
+    assert [each["class"] for each in sort_classes(given)] == ["c", "b", "a", "d"]
 
 
 def test_parameters_are_grouped_by_section() -> None:
@@ -834,37 +759,46 @@ def test_ticks_are_round_and_enclose(low: float, high: float, expected: list[flo
 def test_a_chart_places_its_points_between_the_axes() -> None:
     chart = line_chart([1, 2, 3], {"train": [0, 0.5, 1], "validation": [1, math.nan, 0.5]})
     assert chart is not None
-    train, validation = chart.lines
-    assert train.points == [(44, 154), (163, 82), (282, 10)]
-    assert validation.points == [(44, 10), (282, 82)]
-    assert (train.last, validation.last) == (1, 0.5)
-    assert [tick.text for tick in chart.x_ticks] == ["1", "2", "3"]
-    assert [tick.place for tick in chart.x_ticks] == [44, 163, 282]
+
+    def placed(name: str) -> list[tuple[float, float]]:
+        return [(chart.x.at(epoch), chart.y.at(value)) for epoch, value in chart.lines[name]]
+
+    assert placed("train") == [(44, 154), (163, 82), (282, 10)]
+    assert placed("validation") == [(44, 10), (282, 82)]
+    assert [chart.x.at(tick) for tick in chart.x.ticks] == [44, 163, 282]
+    assert chart.x.ticks == [1, 2, 3]
 
 
-def test_a_chart_of_one_epoch_has_a_point_and_one_without_values_is_none() -> None:
-    chart = line_chart([1], {"train": [0.5]})
-    assert chart is not None
-    assert len(chart.lines[0].points) == 1
-    assert [tick.text for tick in chart.x_ticks] == ["1"]
-    assert line_chart([], {"train": []}) is None
-    assert line_chart([1], {"train": [math.inf]}) is None
+def test_a_chart_without_values_is_none() -> None:
+    assert line_chart([1, 2], {"train": [math.inf, math.nan]}) is None
 
 
-def test_a_reliability_diagram_places_its_bins() -> None:
-    first, last = reliability_diagram([(0.5, 0, 10), (1, 1, 40)]).bins
-    assert ((first.x, first.y), (last.x, last.y)) == ((163, 154), (282, 10))
+def test_a_reliability_diagram_places_its_bins(folder: Path) -> None:
+    path = folder / "metrics/reliability/demo-mobilenet-head.csv"
+    write_table(path, ["confidence", "accuracy", "images"], [(0.5, 0, 10), (1, 1, 40)])
+    page = Elements(write_page(folder))
+    first, last = [each for each in page.all("circle") if each["r"] == "2.6"][:2]
+    assert (first["cx"], first["cy"]) == ("163.0", "154.0")
+    assert (last["cx"], last["cy"]) == ("282.0", "10.0")
     # Bars are as high as the number of images, from the axis at 154 up.
-    assert 154 - last.top == pytest.approx(4 * (154 - first.top), abs=0.2)
+    bars = [each for each in page.all("line") if each["class"] == "amount"][:2]
+    heights = [float(str(each["y1"])) - float(str(each["y2"])) for each in bars]
+    assert heights[1] == pytest.approx(4 * heights[0])
+    assert {each["y1"] for each in bars} == {"154"}
 
 
-def test_intervals_lie_between_round_ends() -> None:
-    chart = interval_chart([("a", 0.9, 0.85, 0.92), ("b", 0.95, 0.9, 0.97)])
-    assert (chart.first, chart.last) == (0.85, 1.0)
-    first, second = chart.intervals
-    assert first.start == pytest.approx(0, abs=0.01)
-    assert first.width == pytest.approx(100 * 0.07 / 0.15, abs=0.01)
-    assert second.at == pytest.approx(100 * 0.1 / 0.15, abs=0.01)
+def test_intervals_lie_between_round_ends(folder: Path) -> None:
+    write_scores(
+        folder,
+        scores(accuracy=0.9, accuracy_low=0.85, accuracy_high=0.92),
+        scores(accuracy=0.95, accuracy_low=0.9, accuracy_high=0.97),
+    )
+    page = write_page(folder)
+    assert "demo: accuracy and its 95 % interval, from 0.85 to 1<" in page
+    track = '<div><span style="left: (.*)%; width: (.*)%"></span><b style="left: (.*)%"></b></div>'
+    first, second = [[float(each) for each in found] for found in re.findall(track, page)]
+    assert first[:2] == pytest.approx([0, 100 * 0.07 / 0.15], abs=0.01)
+    assert second[2] == pytest.approx(100 * 0.1 / 0.15, abs=0.01)
 
 
 def test_orders_of_classes() -> None:
@@ -878,19 +812,32 @@ def test_orders_of_classes() -> None:
     assert abs(together.index(1) - together.index(3)) == 1
 
 
-@pytest.mark.parametrize(("classes", "counts"), [(3, True), (102, False)])
-def test_a_heat_map_places_what_is_not_zero(classes: int, counts: bool) -> None:
+@pytest.mark.parametrize(("classes", "side"), [(3, 26), (102, 10)])
+def test_a_confusion_matrix_places_what_is_not_zero(folder: Path, classes: int, side: int) -> None:
     names = [f"class {number}" for number in range(classes)]
-    matrix = np.zeros((classes, classes), np.int64)
-    matrix[0, 0], matrix[0, 2] = 3, 1
-    drawn = heat_map(matrix, names)
-    assert drawn.counts == counts
-    right, wrong = drawn.cells
-    assert (right.right, right.share, wrong.right, wrong.share) == (True, 0.75, False, 0.25)
-    assert (wrong.truth, wrong.prediction) == ("class 0", "class 2")
-    assert (wrong.x - right.x, wrong.y - right.y) == (2 * drawn.side, 0)
-    assert (right.x, right.y) == (drawn.margin, drawn.margin)
-    assert drawn.size == drawn.margin + classes * drawn.side + 1
+    given = summary() | {"classes": names}
+    (folder / "metrics/summary/demo-mobilenet.json").write_text(json.dumps(given), "utf-8")
+    columns = ["image", "truth", "prediction", "probability", "truth_probability"]
+    taken_for = [names[0]] * 3 + [names[2]]
+    images = [row[0] for row in PREDICTIONS[:4]]
+    rows = [(*each, 0.5, 0.5) for each in zip(images, [names[0]] * 4, taken_for, strict=True)]
+    for model in ("head", "finetuned"):
+        write_table(folder / f"metrics/predictions/demo-mobilenet-{model}.csv", columns, rows)
+    page = write_page(folder)
+    elements = Elements(page)
+    drawing = next(each for each in elements.all("svg") if "data-side" in each)
+    margin = int(str(drawing["data-margin"]))
+    assert (drawing["data-side"], drawing["width"]) == (str(side), str(margin + classes * side + 1))
+    right, wrong = [each for each in elements.all("g") if "data-row" in each][:2]
+    assert (right["class"], wrong["class"]) == ("right strong", "wrong")
+    assert right["transform"] == f"translate({margin} {margin})"
+    assert wrong["transform"] == f"translate({margin + 2 * side} {margin})"
+    assert (wrong["data-row"], wrong["data-column"]) == ("0", "2")
+    assert wrong["data-names"] == "class 0\nclass 2"
+    opacities = [each["fill-opacity"] for each in elements.all("rect") if "fill-opacity" in each]
+    assert opacities[:2] == ["0.8", "0.4"]
+    # The count has room where there are few classes.
+    assert ('text-anchor="middle">3</text></g>' in page) == (classes == 3)
 
 
 def write_wide_run(folder: Path) -> None:
@@ -941,10 +888,9 @@ def values(browser: Chrome, selector: str, expression: str) -> list[Any]:
 
 @pytest.mark.slow
 def test_the_page_shows_its_pictures_and_fits_any_screen(browser: Chrome, folder: Path) -> None:
-    fusion = "inception_resnet_v2+efficientnet_v2_b0"
-    write_run(folder, fusion)
+    write_run(folder, "inception_resnet_v2")
     (folder / "params.yaml").write_text(
-        PARAMS.replace("fusions: []", f"fusions: [{fusion}]"), "utf-8"
+        PARAMS.replace("[mobilenet]", "[mobilenet, inception_resnet_v2]"), "utf-8"
     )
     for width in (1200, 390):
         browser.execute_cdp_cmd(
@@ -1028,42 +974,3 @@ def test_a_confusion_matrix_is_ordered_and_searched(browser: Chrome, folder: Pat
     clear = values(browser, ".confusion.findable [data-row]:not(.faint)", "e.dataset.names")
     assert clear
     assert all("class 99" in text for text in clear)
-
-
-@pytest.mark.slow
-def test_times_are_shown_where_the_pipeline_ran(browser: Chrome, folder: Path) -> None:
-    write_use(folder, "finetune@demo-mobilenet", "finetune", 3725.4)
-    write_use(folder, "head@demo-mobilenet", "head", 59.6, "<b>")
-    write_use(folder, "weights@mobilenet", "weights", 5.0)
-    open_page(browser, folder)
-    assert values(browser, "#untimed", "e.textContent") == []
-    cells = "[...e.cells].map((cell) => cell.textContent)"
-    assert values(browser, "[data-times=stages] tbody tr", cells) == [
-        ["finetune", "1", "62:05", "1500"],
-        ["head", "1", "01:00", "1500"],
-        ["weights", "1", "00:05", "1500"],
-        ["all", "3", "63:10", "1500"],
-    ]
-    assert values(browser, "[data-times=runs] tbody tr", cells) == []
-    browser.find_element(By.CSS_SELECTOR, "#timed summary").click()
-    assert values(browser, "[data-times=runs] tbody tr", cells) == [
-        ["finetune", "demo", "mobilenet", "62:05", "1500", "abc1234"],
-        ["head", "demo", "mobilenet", "01:00", "1500", "<b>"],
-        ["weights", "", "mobilenet", "00:05", "1500", "abc1234"],
-    ]
-    browser.find_element(By.CSS_SELECTOR, "[data-times=runs] [data-unit] button").click()
-    assert values(browser, "[data-times=runs] tbody td:first-child", "e.textContent") == [
-        "weights", "head", "finetune",
-    ]  # fmt: skip
-
-
-@pytest.mark.slow
-def test_the_page_says_that_times_are_elsewhere(browser: Chrome, folder: Path) -> None:
-    open_page(browser, folder)
-    (folder / "metrics/times.js").unlink()
-    browser.refresh()
-    assert len(values(browser, "#untimed", "e.textContent")) == 1
-    assert values(browser, "#timed", "e.textContent") == []
-    assert values(browser, ".findable .tools", "1")
-    (error,) = console_errors(browser)
-    assert "times.js" in error

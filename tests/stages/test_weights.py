@@ -9,9 +9,11 @@ import pytest
 
 from stages.common.command_line import UserError
 from stages.common.files import read_json, sha256
-from stages.networks.backbones import BACKBONES, SHIPPED_WEIGHTS, build
+from stages.networks.backbones import build
 from stages.networks.keras_quiet import keras
-from stages.weights import get_weights, main
+from stages.networks.pretrained import DEMO_WEIGHTS, get_weights
+from stages.networks.registry import find_backbone, registry
+from stages.weights import main
 from tests.tiny_set import ROOT, Stages
 
 NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
@@ -26,7 +28,7 @@ def test_random_weights_follow_the_seed(ran: Stages) -> None:
     first, source = get_weights("demo_backbone", "random", 1)
     again, _ = get_weights("demo_backbone", "random", 1)
     other, _ = get_weights("demo_backbone", "random", 2)
-    assert source == {"source": "random", "seed": 1}
+    assert source == {"source": "random", "seed": 1, "terms": "random numbers"}
     assert weights_equal(first, again)
     assert not weights_equal(first, other)
     assert read_json(ran.folder / "data/weights/demo_backbone.json")["source"] == "random"
@@ -39,13 +41,14 @@ def test_a_second_run_writes_the_same_bytes(stages: Stages) -> None:
     assert path.read_bytes() == before
 
 
-def test_the_demo_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_demo_has_weights_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     backbone, source = get_weights("demo_backbone", "imagenet", 42)
-    path = SHIPPED_WEIGHTS["demo_backbone"]
-    assert source == {"source": "demo", "sha256": sha256(path)}
+    terms = find_backbone("demo_backbone").terms
+    assert "this project" in terms
+    assert source == {"source": "demo", "sha256": sha256(DEMO_WEIGHTS), "terms": terms}
     expected = build("demo_backbone", 96)
-    expected.load_weights(path)
+    expected.load_weights(DEMO_WEIGHTS)
     assert weights_equal(backbone, expected)
 
 
@@ -112,7 +115,7 @@ def test_an_unknown_backbone_is_named_in_one_line() -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: argument --backbone: no backbone 'vgg20'; there are: ")
-    assert all(name in line for name in BACKBONES)
+    assert all(name in line for name in registry())
 
 
 def test_mobilenet_does_not_warn_of_its_own_size() -> None:

@@ -13,7 +13,7 @@ from stages.common.command_line import UserError
 from stages.networks.keras_quiet import keras
 from stages.pictures.decoding import decode
 from stages.pictures.reading import read_members
-from tests.tiny_set import TINY, Stages
+from tests.tiny_set import CLASS_NAMES, IMAGES, Stages
 from tools.classifier import Likely, find_model, likeliest, load_classifier
 
 MODEL = Path("models/tiny/demo_backbone")
@@ -35,12 +35,12 @@ def test_it_gives_the_probabilities_that_were_scored(ran: Stages, name: str) -> 
     assert classifier.path.name == f"{model}.keras"
     assert (classifier.size, classifier.crop, classifier.set_name) == (32, "center", "tiny")
     assert classifier.description.endswith(f"{model}.keras: 3 classes of tiny, 32 px")
-    members = sorted(read_members(ran.folder / "data/raw/tiny/tiny.tgz", TINY.image_names))
+    members = sorted(read_members(ran.folder / "data/raw/tiny/pictures.csv", IMAGES))
     images = np.stack([decode(data, classifier.size, classifier.crop) for _, data in members])
     found = classifier.likeliest(images)
-    scored = np.load(folder / f"{model}_probabilities.npy")[0]
+    scored = np.load(folder / f"{model}_probabilities.npy")
     for each, row in zip(found, scored, strict=True):
-        assert [likely.name for likely in each] == [TINY.class_names[n] for n in np.argsort(-row)]
+        assert [likely.name for likely in each] == [CLASS_NAMES[n] for n in np.argsort(-row)]
         np.testing.assert_allclose(
             [likely.probability for likely in each], -np.sort(-row), atol=2e-3
         )

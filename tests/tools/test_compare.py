@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.common.command_line import UserError
 from stages.common.files import write_csv
 from tests.tiny_set import ROOT
 from tools import compare
@@ -57,19 +58,38 @@ def test_other_images_and_other_truths_are_refused() -> None:
 def test_runs_are_found_by_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in (
-        "tiny-net+other_035-head.csv",
+        "tiny-net_035-head.csv",
         "tiny-net-finetuned.csv",
         "my-set-1.2-net-head.csv",
         "notes.csv",
         "a-b-c.txt",
     ):
         write_csv(Path("metrics/predictions", name), ["image"], [])
-    runs = compare.find_runs(compare.open_revision("workspace"), "workspace")
+    runs = compare.find_runs(compare.open_revision("workspace"))
     assert runs == {
-        ("tiny", "net+other_035", "head"),
+        ("tiny", "net_035", "head"),
         ("tiny", "net", "finetuned"),
         ("my-set-1.2", "net", "head"),
     }
+
+
+BREAKS = ("\u2028", "\x85", "\x0b", "\x0c", "\x1c", "\n", "\r", "\r\n", ",", '"')
+NAMES = [f"a{break_}b.jpg" for break_ in BREAKS]
+
+
+def test_names_that_hold_breaks_of_lines_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [[name, "rose", "iris"] for name in NAMES]
+    write_csv(Path("a.csv"), ["image", "truth", "prediction"], rows)
+    read = compare.read_predictions(compare.open_revision("workspace"), "workspace", "a.csv")
+    assert read == dict.fromkeys(NAMES, ("rose", "iris"))
+
+
+def test_a_wrong_option_is_one_line_that_names_the_help() -> None:
+    with pytest.raises(UserError, match=r"no model 'tail'; .* \(see `python -m tools\.compare --h"):
+        compare.main(["--model", "tail"])
 
 
 def test_tensorflow_is_not_needed() -> None:
@@ -100,19 +120,20 @@ stages:
 
 
 class Repository:
-    """A small repository whose one stage writes predictions."""
+    """A small project whose one stage writes predictions, in the folder `place` of a repository."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, root: Path, place: str = ".") -> None:
+        self.folder = folder = root / place
+        folder.mkdir(exist_ok=True)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
         (folder / "write.py").write_text(WRITE)
         (folder / "dvc.yaml").write_text(PIPELINE)
         (folder / "params.yaml").write_text("wrong: 8\nimages: 20\n")
-        self("git", "init", "--quiet")
+        self("git", "init", "--quiet", str(root))
         self("git", "config", "user.name", "test")
         self("git", "config", "user.email", "test@example.org")
-        self("dvc", "init", "--quiet")
+        self("dvc", "init", "--quiet", *(["--subdir"] if place != "." else []))
         self("dvc", "repro", "--quiet")
         self("git", "add", "--all")
         self("git", "commit", "--quiet", "--message", "state")
@@ -135,6 +156,16 @@ class Repository:
         assert (done.returncode, done.stdout) == (1, "")
         assert re.fullmatch(r"error: .*\n", done.stderr), done.stderr
         return done.stderr
+
+
+@pytest.mark.slow
+def test_a_project_in_a_folder_of_a_repository(tmp_path: Path) -> None:
+    project = Repository(tmp_path, "flowers")
+    project("dvc", "exp", "run", "--quiet", "--name", "better", "-S", "wrong=1")
+    for words in (("HEAD", "better"), ("HEAD", "workspace")):
+        line = project.compare(*words, "--model", "head")
+        assert f"20 images, accuracy 0.6000 in HEAD, 0.9500 in {words[1]}" in line
+    assert "'worse' cannot be read" in project.refusal("HEAD", "worse")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ MODEL = Path("models/tiny/demo_backbone")
 
 @pytest.fixture
 def folder(stages: Stages) -> Path:
-    """The folder of a trained model, where the set's archive and split are."""
+    """The folder of a trained model, where the set's table and split are."""
     return stages.folder / MODEL
 
 
@@ -35,7 +35,7 @@ def test_what_is_exported_gives_the_probabilities_of_the_model(
         pytest.importorskip("tf2onnx", reason="needs `make onnx`")
     main([str(folder), "--format", name])
     printed = capfd.readouterr()
-    assert "first 6 pictures of val of tiny.tgz" in printed.out
+    assert "first 6 pictures of val of tiny" in printed.out
     assert "same top-1 100.00%" in printed.out
     assert "INFO" not in printed.err
     assert "arning" not in printed.err
@@ -48,6 +48,11 @@ def test_what_is_exported_gives_the_probabilities_of_the_model(
     assert [path.read_text("utf-8") for path in labels] == ["red\ngreen\nblue's\n"]
 
 
+def test_a_class_is_one_line_of_the_labels() -> None:
+    labels = ["a\nb", "c\u2028d\x85", "e\r\nf", "g h"]
+    assert export.one_a_line(labels) == "a b\nc d\ne f\ng h\n"
+
+
 def test_the_head_alone_goes_where_it_is_told(folder: Path, tmp_path: Path) -> None:
     before = listing(folder)
     output = tmp_path / "new/rose.tflite"
@@ -56,8 +61,8 @@ def test_the_head_alone_goes_where_it_is_told(folder: Path, tmp_path: Path) -> N
     assert listing(folder) == before
 
 
-@pytest.mark.parametrize("lost", ["data/raw/tiny/tiny.tgz", "data/splits/tiny.csv"])
-def test_without_the_archive_or_split_it_is_checked_on_drawn_flowers(
+@pytest.mark.parametrize("lost", ["data/raw/tiny/pictures.csv", "data/splits/tiny.csv"])
+def test_without_the_table_or_split_it_is_checked_on_drawn_flowers(
     stages: Stages, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "PICTURES", 4)
@@ -108,7 +113,7 @@ def test_a_converter_that_fails_is_one_line(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_a_wrong_option_names_the_help_and_not_params_yaml(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"no format 'tfl'; .* \(see `python -m stages\.export --h"):
+    with pytest.raises(UserError, match=r"no format 'tfl'; .* \(see `python -m tools\.export --h"):
         main([str(folder), "--format", "tfl"])
 
 

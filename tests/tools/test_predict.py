@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from stages.common.command_line import UserError
 from stages.common.files import write_json
 from stages.pictures.reading import read_members
-from tests.tiny_set import CLASSES, ROOT, TINY, Stages, picture
+from tests.tiny_set import CLASS_NAMES, CLASSES, IMAGES, ROOT, Stages, picture
 from tools import predict
 
 MODEL = "models/tiny/demo_backbone"
@@ -67,14 +67,38 @@ def test_a_table_of_every_picture_and_broken_ones_named(
     ]
     for start in range(0, len(lines), CLASSES):
         rows = [line[header.index("class") :].split() for line in lines[start : start + CLASSES]]
-        assert sorted(row[0] for row in rows) == sorted(TINY.class_names)
+        assert sorted(row[0] for row in rows) == sorted(CLASS_NAMES)
         values = [float(row[1]) for row in rows]
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1, abs=2e-4)
     assert f"{pictures / 'broken.jpg'} cannot be read: image file is truncated" in errors
     assert f"{pictures / 'empty.png'} cannot be read: not a picture in JPEG, PNG" in errors
     assert "finetuned.keras: 3 classes of tiny, 32 px" in errors
-    assert "hidden" not in output + errors
+    assert f"left out, hidden: 1: {pictures / '.hidden.jpg'}\n" in errors
+    assert "hidden" not in output
+
+
+def test_what_a_folder_holds_besides_is_named_with_the_reason(
+    ran: Stages, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in pictures.rglob("*.*"):
+        if path.name not in ("0.jpg", "1.jpg"):
+            path.unlink()
+    for name in ("a.heic", "b.HEIC", "c.zip", "d.txt", "e.tar", "@eaDir", "Thumbs.db"):
+        (pictures / name).touch()
+    (pictures / "0.jpg").rename(pictures / "0.jfif")
+    run_predict(ran, pictures)
+    output, errors = capsys.readouterr()
+    assert str(pictures / "0.jfif") in output
+    said = [line for line in errors.splitlines() if line.startswith("left out")]
+    assert [line.replace(f"{pictures}/", "") for line in said] == [
+        "left out, archives, which are not looked into; unpack them: 1: c.zip",
+        "left out, hidden: 2: @eaDir, Thumbs.db",
+        "left out, no pictures by their names: 1: d.txt",
+        "left out, pictures of a kind that is not read; convert them by `mogrify -format jpg FILES`"
+        ": 2: a.heic, b.HEIC",
+        "left out, tars, which are not looked into here; unpack them: 1: e.tar",
+    ]
 
 
 def test_csv_and_json_hold_what_the_table_holds(
@@ -129,8 +153,8 @@ def test_a_picture_is_cropped_as_in_training(
 ) -> None:
     stages.run_features(crop="none")
     stages.run_head()
-    archive = stages.folder / "data/raw/tiny/tiny.tgz"
-    ((_, data),) = read_members(archive, [TINY.image_names[4]])
+    table = stages.folder / "data/raw/tiny/pictures.csv"
+    ((_, data),) = read_members(table, [IMAGES[4]])
     (tmp_path / "a.jpg").write_bytes(data)
     model = stages.folder / MODEL
 
@@ -139,9 +163,9 @@ def test_a_picture_is_cropped_as_in_training(
         predict.main([str(model / "head.keras"), str(tmp_path / "a.jpg"), "--json"])
         (found,) = json.loads(capsys.readouterr().out)
         given = {each["class"]: each["probability"] for each in found["predictions"]}
-        return [given[name] for name in TINY.class_names]
+        return [given[name] for name in CLASS_NAMES]
 
-    scored = np.load(model / "head_probabilities.npy")[0, 4]
+    scored = np.load(model / "head_probabilities.npy")[4]
     np.testing.assert_allclose(probabilities(), scored, atol=1e-5)
     write_json(model / "input.json", {"set": "tiny", "crop": "center"})
     assert np.abs(probabilities() - scored).max() > 1e-4
@@ -202,7 +226,7 @@ def test_from_the_shell(ran: Stages, pictures: Path) -> None:
     assert done.stdout.startswith("picture ")
     lines = done.stderr.splitlines()
     assert [line.split(":")[0].split(" ")[0] for line in lines] == [
-        "loading", str(ran.folder / MODEL / "finetuned.keras"),
+        "left", "loading", str(ran.folder / MODEL / "finetuned.keras"),
         str(pictures / "broken.jpg"), str(pictures / "empty.png"), "error",
     ]  # fmt: skip
     reader, writer = os.pipe()
@@ -212,4 +236,5 @@ def test_from_the_shell(ran: Stages, pictures: Path) -> None:
         cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     os.close(writer)
+    assert done.returncode == 141
     assert len(done.stderr.splitlines()) == 2

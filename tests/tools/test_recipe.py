@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,19 @@ import numpy as np
 import pytest
 import yaml
 
-from stages import features, head, split
+from stages import features, finetune, head, split
 from stages.common.command_line import UserError
+from stages.common.parameters import read_yaml
 from stages.networks.backbones import build, freeze
 from stages.networks.classifier import build_classifier, build_head, flat_weights
 from stages.networks.keras_quiet import keras
 from stages.networks.model_files import save_model
 from stages.pictures.views import see
-from stages.training import finetuning
 from stages.training.batches import Batches
 from stages.training.fit import make_repeatable
-from stages.training.recipe import make_optimizer, recipe_of
+from stages.training.optimizers import make_optimizer
+from stages.training.recipe import UpperLayers
+from stages.training.upper_layers import take_apart
 from tests.tiny_set import ROOT
 from tools.recipe import as_setting, command, main
 
@@ -58,13 +61,13 @@ def test_the_guide(tmp_path: Path, recipe: str, dropout: float, views: list[str]
     assert runs == {"flowers17-vgg19"}
 
     parts = split.parse(given["split@flowers17"])
-    assert (parts.protocol, parts.group_duplicates, parts.repeats) == ("ordered", False, 1)
+    assert (parts.protocol, parts.group_duplicates) == ("ordered", False)
     shown = features.parse(given["features@flowers17-vgg19"])
     assert (shown.image_size, shown.crop, shown.pooling) == (224, "none", "max")
     assert shown.views == views
 
     options = head.parse(given["head@flowers17-vgg19"])
-    model = build_head([512], options.normalize, options.hidden, options.dropout, 17)
+    model = build_head(512, options.normalize, options.hidden, options.dropout, 17)
     kinds = [type(layer).__name__ for layer in model.layers]
     assert kinds == ["InputLayer", "Dense", *(["Dropout"] if dropout else []), "Dense"]
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
@@ -74,20 +77,20 @@ def test_the_guide(tmp_path: Path, recipe: str, dropout: float, views: list[str]
     assert len(model.trainable_variables) == 4
     assert (options.kind, options.average_views) == ("mlp", False)
 
-    recipe_given = recipe_of(options)
+    recipe_given = options.recipe
     optimizer = make_optimizer(recipe_given, 350)
     assert type(optimizer) is keras.optimizers.Adam
     assert float(optimizer.learning_rate) == pytest.approx(1e-3)
     assert not optimizer.weight_decay
     assert (recipe_given.epochs, recipe_given.batch_size) == (10, 32)
-    assert (recipe_given.label_smoothing, recipe_given.early_stopping) == (0, 0)
+    assert recipe_given.label_smoothing == 0
     # An epoch is one pass over 17 x 65 images, in one view each.
     values = np.zeros((1360, len(views), 1), np.float32)
     rows = np.arange(17 * 65)
     batches = Batches(values, np.zeros((1360, 17), np.float32), rows, 32, 0, recipe_given.slices)
     assert len(batches) == 35
     # Nothing is fine-tuned.
-    assert finetuning.parse(given["finetune@flowers17-vgg19"]).unfreeze == "0"
+    assert finetune.parse(given["finetune@flowers17-vgg19"]).unfreeze == "0"
 
 
 def test_the_mirror_view_is_a_flip_from_left_to_right() -> None:
@@ -119,17 +122,20 @@ def test_the_article(tmp_path: Path) -> None:
     assert shown.views == ["plain"]
 
     of_head = head.parse(given["head@oxford102-inception_v3"])
-    model = build_head([2048], of_head.normalize, of_head.hidden, of_head.dropout, 102)
+    model = build_head(2048, of_head.normalize, of_head.hidden, of_head.dropout, 102)
     assert [type(layer).__name__ for layer in model.layers] == ["InputLayer", "Dense"]
-    assert recipe_of(of_head).epochs == 0
+    assert of_head.recipe.epochs == 0
 
     keras.utils.clear_session()
     backbone = build("inception_v3", 250)
-    classifier = build_classifier([backbone], "avg", model, ["plain"])
+    classifier = build_classifier(backbone, "avg", model, ["plain"])
     save_model(classifier, tmp_path / "head.keras")
-    options = finetuning.parse(given["finetune@oxford102-inception_v3"])
+    options = finetune.parse(given["finetune@oxford102-inception_v3"])
     make_repeatable(0)
-    _, trained, network = finetuning.start(tmp_path / "head.keras", flat_weights(model), options)
+    upper = UpperLayers(**{each.name: getattr(options, each.name) for each in fields(UpperLayers)})
+    _, trained, network = take_apart(tmp_path / "head.keras", flat_weights(model), upper)
+    kinds = [type(layer).__name__ for layer in network.get_layer("head").layers]
+    assert kinds == ["InputLayer", "Dense"]
     assert network.input_shape == (None, 250, 250, 3)
     norms = [layer for layer in trained.layers if "BatchNorm" in type(layer).__name__]
     assert len(norms) == 94
@@ -142,7 +148,7 @@ def test_the_article(tmp_path: Path) -> None:
         np.asarray(pixel(np.full((1, 250, 250, 3), 255.0)))[0, 0, 0], [1, 1, 1]
     )
 
-    recipe = recipe_of(options)
+    recipe = options.recipe
     optimizer = make_optimizer(recipe, 400)
     assert type(optimizer) is keras.optimizers.Adamax
     assert float(optimizer.learning_rate) == pytest.approx(1e-2)
@@ -163,8 +169,8 @@ def test_the_article(tmp_path: Path) -> None:
 
 def test_the_thorough_one_trains_most_of_the_network_on_crops(tmp_path: Path) -> None:
     given = commands_of(tmp_path, "thorough")
-    options = finetuning.parse(given["finetune@flowers17-mobilenet"])
-    recipe = recipe_of(options)
+    options = finetune.parse(given["finetune@flowers17-mobilenet"])
+    recipe = options.recipe
     assert (options.unfreeze, options.batch_norm, options.augment) == (
         "conv_dw_6",
         "frozen",
@@ -181,11 +187,40 @@ def test_the_thorough_one_trains_most_of_the_network_on_crops(tmp_path: Path) ->
     assert not {"conv1", *(f"conv_pw_{block}" for block in range(1, 6))} & blocks
 
 
-def test_settings_are_written_as_dvc_reads_them() -> None:
-    assert as_setting("a.b", [1, "x"]) == "a.b=[1,x]"
-    assert as_setting("a", []) == "a=[]"
-    assert as_setting("a", False) == "a=false"
-    assert as_setting("a", 0.1) == "a=0.1"
+TEXTS = ["x", "007", "off", "true", "null", "1.5", "a,b", "[a]", "a: b", " ü", "it's", 'a"b']
+
+
+@pytest.mark.parametrize("value", [*TEXTS, 1, 0.1, 1e-05, True, False, None, [], TEXTS, [1, "x"]])
+def test_settings_are_read_by_dvc_as_they_are(value: Any, tmp_path: Path) -> None:
+    from dvc.utils.cli_parse import to_path_overrides
+    from dvc.utils.hydra import apply_overrides
+
+    (tmp_path / "params.yaml").write_text("a: {b: 0}\n", "utf-8")
+    overrides = to_path_overrides([as_setting("a.b", value)])
+    assert [*overrides] == ["params.yaml"]
+    apply_overrides(tmp_path / "params.yaml", overrides["params.yaml"])
+    assert read_yaml(tmp_path / "params.yaml") == {"a": {"b": value}}
+
+
+@pytest.mark.parametrize(
+    ("params", "recipe", "message"),
+    [
+        ("sets: roses", "dropout: 0", 'params.yaml has sets: "roses", which is no list'),
+        ("sets:", "dropout: 0", "params.yaml has nothing in sets"),
+        ("sets: [a]\nbackbones: [1.5]", "dropout: 0", "params.yaml has 1.5 in backbones"),
+        ("sets: roses\nbackbones: [b]", "sets: iris", 'recipes.yaml has sets: "iris"'),
+        ("sets: [a]\nbackbones: [b]", "", "recipes.yaml has no parameters in 2024"),
+    ],
+)
+def test_what_dvc_cannot_make_stages_of_is_one_line(
+    params: str, recipe: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(f"{params}\n", "utf-8")
+    Path("recipes.yaml").write_text(f"2024:\n  {recipe}\n", "utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        main(["2024"])
+    assert "\n" not in str(caught.value)
 
 
 def test_what_follows_the_name_prevails() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from stages.pictures.splits import SplitTable
-from tests.tiny_set import TINY, Stages
+from tests.tiny_set import CLASS_NAMES, Stages
 from tools.samples import SIDE, choose_samples, find_samples, read_samples
 
 
@@ -30,8 +30,8 @@ def test_each_class_has_a_strip_of_its_pictures(ran: Stages) -> None:
     """They are found beside the model, wherever the server was started."""
     files = find_samples(model(ran.folder), "tiny")
     assert files
-    strips = read_samples(*files, TINY.class_names)
-    assert list(strips) == list(TINY.class_names)
+    strips = read_samples(*files, CLASS_NAMES)
+    assert list(strips) == list(CLASS_NAMES)
     for label, strip in enumerate(strips.values()):
         image = Image.open(io.BytesIO(strip))
         assert image.size == (4 * SIDE, SIDE)
@@ -39,7 +39,7 @@ def test_each_class_has_a_strip_of_its_pictures(ran: Stages) -> None:
         assert (means.argmax(axis=1) == label).all()
 
 
-def test_without_archive_or_split_there_are_none(ran: Stages, tmp_path: Path) -> None:
+def test_without_table_or_split_there_are_none(ran: Stages, tmp_path: Path) -> None:
     assert find_samples(model(ran.folder), "no set") is None
     assert find_samples(model(ran.folder), "flowers17") is None
     assert find_samples(model(tmp_path), "tiny") is None

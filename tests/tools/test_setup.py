@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from stages.common.parameters import read_yaml
 from tests.tiny_set import ROOT, default_parameters
 from tools.demo import metrics_table, prepare, set_lists
 
@@ -72,7 +73,7 @@ def test_help_lists_the_targets() -> None:
 def test_the_demo_uses_the_parameters_with_lists_of_its_own(tmp_path: Path) -> None:
     prepare(ROOT, tmp_path)
     parameters = yaml.safe_load((tmp_path / "params.yaml").read_text("utf-8"))
-    lists = {"sets": ["demo"], "own": [], "backbones": ["demo_backbone"], "fusions": []}
+    lists = {"sets": ["demo"], "backbones": ["demo_backbone"]}
     assert parameters == default_parameters() | lists
     assert (tmp_path / "stages/head.py").exists()
 
@@ -86,13 +87,14 @@ def test_preparing_again_touches_only_what_changed(tmp_path: Path) -> None:
     assert [path.name for path in before if before[path] != after[path]] == ["head.py"]
 
 
-def test_set_lists_leaves_everything_else() -> None:
-    text = (
-        "sets:\n- a\n- b\nown: [mine]\nseed: 1\nbackbones: [c, d]\nfusions: [c+d]\n"
-        "head:\n  sets: 3\n"
-    )
-    lists = {"sets": ["demo"], "own": [], "backbones": ["demo_backbone"], "fusions": []}
-    assert yaml.safe_load(set_lists(text)) == lists | {"seed": 1, "head": {"sets": 3}}
+def test_set_lists_leaves_everything_else(tmp_path: Path) -> None:
+    """Texts that YAML takes for something else without quotes among it."""
+    given = {"sets": ["a", "b"], "seed": 1, "backbones": ["c"]}
+    others = {"head": {"sets": 3, "x": ["off", "007", "0o7", "1e3", "ü: '\""], "y": 1e-05}}
+    path = tmp_path / "params.yaml"
+    path.write_text(set_lists(given | others), "utf-8")
+    lists = {"sets": ["demo"], "backbones": ["demo_backbone"]}
+    assert read_yaml(path) == lists | {"seed": 1} | others
 
 
 def test_the_table_of_metrics() -> None:

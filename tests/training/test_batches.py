@@ -77,8 +77,7 @@ def test_slices_have_the_same_number_of_batches_where_rows_do_not_divide() -> No
 
 
 def test_a_stream_has_the_batches_of_the_slice_that_is_dealt() -> None:
-    weights = np.linspace(0, 1, 10, dtype=np.float32)
-    batches = Batches(*distinct(), np.arange(10), 4, seed=0, weights=weights)
+    batches = Batches(*distinct(), np.arange(10), 4, seed=0)
     stream = batches.stream()
     assert stream.cardinality() == len(batches) == 3
     for part in (0, 1):

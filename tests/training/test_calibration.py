@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.scoring.scores import calibration_error
-from stages.training.calibration import HIGHEST, LOWEST, choose_temperature, tempered
+from stages.training.calibration import FEWEST, HIGHEST, choose_temperature, tempered
 
 
 def sure_of(share: float, right: int, wrong: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -39,8 +39,45 @@ def test_where_all_are_right_it_does_not_become_certain() -> None:
 
 
 def test_a_probability_of_nothing_for_the_true_class_is_borne() -> None:
-    probabilities = np.eye(3, dtype=np.float32)[:, np.newaxis]
-    assert LOWEST < choose_temperature(probabilities, np.array([0, 1, 1])) <= HIGHEST
+    probabilities = np.tile(np.eye(3, dtype=np.float32)[:, np.newaxis], (FEWEST, 1, 1))
+    truth = np.tile([0, 1, 1], FEWEST)
+    found = choose_temperature(probabilities, truth)
+    assert 1 < found < HIGHEST
+    assert np.isfinite(np.log(tempered(probabilities, found)[np.arange(len(truth)), truth])).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "calibrated"), [(1, False), (19, False), (20, True), (21, True)]
+)
+def test_few_images_choose_nothing(
+    images: int, calibrated: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of which all but two are right, or the one."""
+    right = max(images - 2, 1)
+    found = choose_temperature(*sure_of(0.6, right, images - right))
+    said = capsys.readouterr().out
+    if calibrated:
+        share = right / images
+        wanted = share + (1 - 2 * share) / (images + 2)
+        assert found == pytest.approx(np.log(1.5) / np.log(wanted / (1 - wanted)), rel=1e-3)
+        assert f", by {images} images held out: loss" in said
+    else:
+        assert found == 1
+        assert said == (
+            f"temperature 1: not calibrated, as {images} images are held out, fewer than 20\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("share", "right", "wrong", "bound"),
+    [(0.9, 10, 50, "100"), (0.9, 30, 30, "100"), (0.5001, 60, 0, "0.01")],
+)
+def test_a_temperature_at_a_bound_is_not_taken(
+    share: float, right: int, wrong: int, bound: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model worse than guessing, as good, and one whose scores are all but the same."""
+    assert choose_temperature(*sure_of(share, right, wrong)) == 1
+    assert f"60 images held out it would be {bound}, a bound" in capsys.readouterr().out
 
 
 def test_a_calibrated_model_states_what_comes_true() -> None:

@@ -8,9 +8,9 @@ import pytest
 from stages.common.files import read_json, write_json
 from stages.training.batches import Batches
 from stages.training.checkpoints import Checkpoints
-from stages.training.fit import choose_reports, fit
-from stages.training.recipe import make_optimizer
-from tests.training.test_training import data, network, recipe
+from stages.training.fit import fit
+from stages.training.optimizers import make_optimizer
+from tests.training.test_fit import data, network, recipe
 
 
 class KilledError(Exception):
@@ -63,28 +63,6 @@ def test_killed_training_goes_on_as_if_it_had_not_been(
     assert fit(resumed, values, labels, judged, how, 0, tmp_path / "killed") == history
     for found, wanted in zip(resumed.get_weights(), undisturbed.get_weights(), strict=True):
         np.testing.assert_array_equal(found, wanted)
-
-
-def test_the_choice_of_epochs_survives_a_kill_before_and_after_its_stop(tmp_path: Path) -> None:
-    how = recipe(epochs=30, schedule="constant", early_stopping=2)
-    given = (network, *data(), how, 0)
-    number = choose_reports(*given, tmp_path / "undisturbed")
-    (state,) = (tmp_path / "undisturbed").glob("*")
-    losses = read_json(state / "history.json")["val_loss"]
-    assert number == len(losses) - 2 < 28
-
-    with pytest.MonkeyPatch.context() as patch:
-        kill(patch, killed_in=len(losses) - 1, killed_at=2)
-        with pytest.raises(Exception, match="KilledError"):
-            choose_reports(*given, tmp_path / "killed")
-    assert choose_reports(*given, tmp_path / "killed") == number
-    (state,) = (tmp_path / "killed").glob("*")
-    assert read_json(state / "history.json")["val_loss"] == losses
-
-    # Killed in the final training: the choice is not trained again.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "on_epoch_end", lambda *_: pytest.fail("trained"))
-        assert choose_reports(*given, tmp_path / "killed") == number
 
 
 def test_the_last_checkpoint_alone_stays_and_needs_no_more_training(tmp_path: Path) -> None:

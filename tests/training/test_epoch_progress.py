@@ -1,4 +1,7 @@
+import gc
 import re
+from errno import ENOSPC
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +10,10 @@ import pytest
 from stages.common import progress
 from stages.networks.keras_quiet import keras
 from stages.training import epoch_progress
+from stages.training.checkpoints import Checkpoints
 from stages.training.epoch_progress import EpochProgress
+from stages.training.fit import fit
+from tests.training.test_fit import data, network, recipe
 
 
 def train(monkeypatch: pytest.MonkeyPatch, first: int = 0, **options: Any) -> None:
@@ -58,3 +64,22 @@ def test_the_bar_counts_the_steps_that_are_left(
     assert lines[0].startswith("training:   0%")
     assert "0/4" in lines[0]
     assert "4/4" in lines[-1]
+
+
+def test_the_bar_of_a_training_that_fails_is_shown_before_the_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The error's line is to be the last one."""
+
+    def full_disk(*_: Any) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "on_epoch_end", full_disk)
+    values, labels, rows = data()
+    with pytest.raises(OSError, match="No space") as caught:
+        fit(network(), values, labels, (rows.final, rows.shown), recipe(), 0, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert " 5/20 " in lines[-1]
+    del caught
+    gc.collect()
+    assert capsys.readouterr().err == ""
