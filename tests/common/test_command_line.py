@@ -112,7 +112,9 @@ def test_output_that_nobody_reads_ends_a_run_without_a_word(
 @pytest.mark.parametrize("options", [[], ["-u"]])
 def test_help_that_nobody_reads_ends_without_a_word(options: list[str], unread: int) -> None:
     done = run_into(unread, "Parser('What it does.').parse_args(['--help'])", *options)
-    assert (done.returncode, done.stderr) == (0 if options else 141, "")  # argparse forgives.
+    # argparse forgives an error where it writes at once, in some versions.
+    assert done.returncode in ({0, 141} if options else {141})
+    assert done.stderr == ""
 
 
 def test_an_error_is_told_where_nobody_reads_the_output(unread: int) -> None:
